@@ -1,18 +1,23 @@
 """Settings, all of them, from the environment.
 
 A variable `NAME` may also be given as `NAME_FILE`, the path of a file that holds the value (container secrets).
-A `.env` file next to `manage.py` is read first; the real environment wins over it.
+A `.env` file next to `manage.py` (or the file that `ENV_FILE` names) is read first; the real environment wins over it.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 import environ
 
+from project.database import dsn
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.FileAwareEnv()
-environ.Env.read_env(BASE_DIR / ".env") if (BASE_DIR / ".env").is_file() else None
+ENV_FILE = os.environ.get("ENV_FILE", str(BASE_DIR / ".env"))
+if Path(ENV_FILE).is_file():
+    environ.Env.read_env(ENV_FILE)
 
 # --- Django ---------------------------------------------------------------------------------------------------------
 DEBUG = env.bool("DEBUG", default=False)
@@ -70,6 +75,17 @@ STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "static"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# --- Transport ------------------------------------------------------------------------------------------------------
+# HTTPS=1 in production: plain requests are redirected, cookies and HSTS are for HTTPS alone.
+HTTPS = env.bool("HTTPS", default=False)
+SECURE_SSL_REDIRECT = HTTPS
+SESSION_COOKIE_SECURE = HTTPS
+CSRF_COOKIE_SECURE = HTTPS
+SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000) if HTTPS else 0
+# Promises about the whole domain, hard to take back: yours to make.
+SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", default=False)
+SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_PRELOAD", default=False)
+
 # --- Keys -----------------------------------------------------------------------------------------------------------
 # Validated by system checks (`keys.E…`), which name the variable and the command that mends it, never the value.
 MEMORY_ENCRYPTION_KEY = env.str("MEMORY_ENCRYPTION_KEY", default="")
@@ -82,5 +98,29 @@ MEMORY_EMBEDDING_DIM = env.int("MEMORY_EMBEDDING_DIM", default=384)
 MEMORY_EMBEDDING_MODEL = env.str("MEMORY_EMBEDDING_MODEL", default="all-MiniLM-L6-v2")
 
 # --- Database -------------------------------------------------------------------------------------------------------
-# Filled in by the embedded Postgres work: DATABASE_URL, DATABASE_OWNER_URL, DATABASE_CENSUS_URL, DATABASE_BACKUP_URL.
-DATABASES: dict[str, dict[str, Any]] = {}
+# Without a DATABASE_URL, an embedded Postgres in this folder, started on the first connection.
+EMBEDDED_POSTGRES_DIR = env.str("EMBEDDED_POSTGRES_DIR", default=str(BASE_DIR / ".data"))
+DATABASE_URL = env.str("DATABASE_URL", default="")
+# Connection parameters by role: app, owner, census, backup. Only the application's are in DATABASES.
+DATABASE_ROLES = dsn.roles(
+    {role: env.str(variable, default="") for role, variable in dsn.VARIABLES.items()}, EMBEDDED_POSTGRES_DIR
+)
+# Connections that a process keeps. Waiting for one longer than the timeout, in seconds, is an OperationalError.
+DATABASE_POOL_MIN_SIZE = env.int("DATABASE_POOL_MIN_SIZE", default=1)
+DATABASE_POOL_MAX_SIZE = env.int("DATABASE_POOL_MAX_SIZE", default=10)
+DATABASE_POOL_TIMEOUT = env.float("DATABASE_POOL_TIMEOUT", default=2.0)
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {
+        "ENGINE": "project.database",
+        "EMBEDDED_DIR": None if DATABASE_URL else EMBEDDED_POSTGRES_DIR,
+        "CONN_HEALTH_CHECKS": True,
+        **dsn.django_settings(DATABASE_ROLES["app"]),
+    }
+}
+DATABASES["default"]["OPTIONS"]["pool"] = {
+    "min_size": DATABASE_POOL_MIN_SIZE,
+    "max_size": DATABASE_POOL_MAX_SIZE,
+    "timeout": DATABASE_POOL_TIMEOUT,
+    # A failed attempt is given up soon: its ever longer pauses would outlast the server's return.
+    "reconnect_timeout": 1.0,
+}

@@ -1,0 +1,108 @@
+"""The backend itself: django-prometheus' Postgres, that starts the embedded server and knows the other roles."""
+
+import asyncio
+import os
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django_prometheus.db.backends.postgresql import base
+
+from project import embedded_postgres
+
+from .creation import DatabaseCreation
+from .dsn import VARIABLES
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """A connection as the application's role.
+
+    Server-side binding stays off, Django's default: it changes the meaning of some of the ORM's queries, and bulk
+    writes take psycopg's own cursor, whose parameters are binary anyway.
+    """
+
+    creation_class = DatabaseCreation
+
+    def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(settings_dict, *args, **kwargs)
+        pool = settings_dict["OPTIONS"].get("pool")
+        if self.embedded_dir and pool:
+            self.settings_dict = {
+                **settings_dict,
+                "OPTIONS": {
+                    **settings_dict["OPTIONS"],
+                    "pool": {**pool, "connection_class": _healing_connection(self.embedded_dir)},
+                },
+            }
+
+    @property
+    def embedded_dir(self) -> str | None:
+        """The data directory of the embedded server, or None with a Postgres of somebody else's."""
+        return self.settings_dict.get("EMBEDDED_DIR")
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> psycopg.Connection:
+        """Connect; the first time in a process, have the embedded server run before the pool's clock starts."""
+        if self.embedded_dir and not self._pool_is_open:
+            embedded_postgres.ensure_running(self.embedded_dir)
+        return super().get_new_connection(conn_params)
+
+    @property
+    def _pool_is_open(self) -> bool:
+        pool = self._connection_pools.get(self.alias)
+        return pool is not None and not pool.closed
+
+    def connect_as(self, role: str) -> psycopg.Connection:
+        """A fresh connection as `role` ("owner", "census" or "backup"), autocommit off, which the caller closes.
+
+        Raises ImproperlyConfigured naming the variable when that role has no connection, psycopg.OperationalError
+        when the server does not answer.
+        """
+        self._start_embedded()
+        return psycopg.connect(**self.parameters_of(role))
+
+    async def connect_async(self) -> psycopg.AsyncConnection:
+        """A fresh async connection as the application's role, autocommit off, which the caller closes."""
+        await asyncio.to_thread(self._start_embedded)
+        return await psycopg.AsyncConnection.connect(**self.parameters_of("app"))
+
+    def parameters_of(self, role: str) -> dict[str, Any]:
+        """Connection parameters of `role`, in the database that this connection uses (a test run changes it)."""
+        known: dict[str, dict[str, str]] = settings.DATABASE_ROLES
+        if role not in known:
+            raise ImproperlyConfigured(f"This needs the {role} role of the database: set {VARIABLES[role]}.")
+        configured, current = known["app"]["dbname"], self.settings_dict["NAME"]
+        renamed = {"dbname": current} if current != configured else {}
+        return {**known[role], **renamed}
+
+    def _start_embedded(self) -> None:
+        if self.embedded_dir:
+            embedded_postgres.ensure_running(self.embedded_dir)
+
+
+def _healing_connection(data_dir: str) -> type[psycopg.Connection]:
+    """A connection class for the pool, that starts the server of `data_dir` again when it is gone."""
+
+    class HealingConnection(psycopg.Connection):
+        @classmethod
+        def connect(cls, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().connect(*args, **kwargs)
+            except psycopg.OperationalError:
+                if embedded_postgres.is_running(data_dir):
+                    raise
+            embedded_postgres.ensure_running(data_dir)
+            return super().connect(*args, **kwargs)
+
+    return HealingConnection
+
+
+def _forget_connections() -> None:
+    """After a fork, leave the parent's connections and pools to the parent: their sockets and threads are its own."""
+    DatabaseWrapper._connection_pools = {}
+    for connection in connections.all(initialized_only=True):
+        connection.connection = None
+
+
+os.register_at_fork(after_in_child=_forget_connections)

@@ -1,0 +1,40 @@
+"""The environment of a test run, then the project's settings.
+
+Whatever the developer's shell and `.env` hold is left out. The cluster named here is made by `conftest.py`; to the
+settings it looks like a Postgres of somebody else's, so that a test can take it away and nothing starts it again.
+"""
+
+import base64
+import os
+import secrets
+import tempfile
+
+OURS = ("DATABASE_", "EMBEDDED_POSTGRES_", "MEMORY_", "RERANK_", "DJANGO_SECRET", "SECRET_KEY", "DEBUG", "ALLOWED_")
+for name in [name for name in os.environ if name.startswith(OURS)]:
+    del os.environ[name]
+
+CLUSTER_DIR = tempfile.mkdtemp(prefix="sealed-memory-test-")
+
+
+def _key() -> str:
+    return base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def _urls() -> dict[str, str]:
+    from psycopg.conninfo import make_conninfo
+
+    from project.database.dsn import VARIABLES
+    from project.embedded_postgres import dsn
+
+    return {variable: make_conninfo(**dsn(CLUSTER_DIR, role)) for role, variable in VARIABLES.items()}
+
+
+os.environ |= {
+    "ENV_FILE": "",
+    "SECRET_KEY": secrets.token_urlsafe(50),
+    "MEMORY_ENCRYPTION_KEY": _key(),
+    "MEMORY_TENANT_HMAC_KEY": _key(),
+    **_urls(),
+}
+
+from project.settings import *  # noqa: E402, F403
