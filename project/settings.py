@@ -97,6 +97,10 @@ MEMORY_TENANT_HMAC_KEYS_ACCEPTED = env.list("MEMORY_TENANT_HMAC_KEYS_ACCEPTED", 
 MEMORY_EMBEDDING_DIM = env.int("MEMORY_EMBEDDING_DIM", default=384)
 MEMORY_EMBEDDING_MODEL = env.str("MEMORY_EMBEDDING_MODEL", default="all-MiniLM-L6-v2")
 
+# --- Lexical index --------------------------------------------------------------------------------------------------
+# Language of stemming and stop words, by its Snowball name; an unknown one gets neither. A change needs a reindex.
+MEMORY_LEXICAL_LANGUAGE = env.str("MEMORY_LEXICAL_LANGUAGE", default="english")
+
 # --- Database -------------------------------------------------------------------------------------------------------
 # Without a DATABASE_URL, an embedded Postgres in this folder, started on the first connection.
 EMBEDDED_POSTGRES_DIR = env.str("EMBEDDED_POSTGRES_DIR", default=str(BASE_DIR / ".data"))
