@@ -1,6 +1,13 @@
 from django.apps import AppConfig
+from django.core.checks import Tags, register
 
 
 class KeysConfig(AppConfig):
     name = "keys"
+    verbose_name = "Keys"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from keys.checks import check_keys
+
+        register(check_keys, Tags.security)

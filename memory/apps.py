@@ -1,6 +1,14 @@
 from django.apps import AppConfig
+from django.core.checks import Tags, register
 
 
 class MemoryConfig(AppConfig):
     name = "memory"
+    verbose_name = "Memory"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from memory.checks import check_limits, check_tenant_models
+
+        register(check_tenant_models, Tags.models)
+        register(check_limits)

@@ -1,4 +1,4 @@
-"""The ASGI entry point."""
+"""The ASGI entry point. Refuses to serve from a database that does not protect tenants."""
 
 import os
 
@@ -7,3 +7,7 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 
 application = get_asgi_application()
+
+from memory.live_database import assert_live_database  # noqa: E402  (needs the apps that the line above loads)
+
+assert_live_database()

@@ -32,6 +32,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "pgvector.django",
     "rest_framework",
     "project",
     "keys",
@@ -96,6 +97,10 @@ MEMORY_TENANT_HMAC_KEYS_ACCEPTED = env.list("MEMORY_TENANT_HMAC_KEYS_ACCEPTED", 
 # --- Memory ---------------------------------------------------------------------------------------------------------
 MEMORY_EMBEDDING_DIM = env.int("MEMORY_EMBEDDING_DIM", default=384)
 MEMORY_EMBEDDING_MODEL = env.str("MEMORY_EMBEDDING_MODEL", default="all-MiniLM-L6-v2")
+MEMORY_EMBEDDING_DEVICE = env.str("MEMORY_EMBEDDING_DEVICE", default="")  # empty: CUDA when there is one, else CPU
+MEMORY_EMBEDDING_BATCH = env.int("MEMORY_EMBEDDING_BATCH", default=32)
+MEMORY_CHUNK_TOKENS = env.int("MEMORY_CHUNK_TOKENS", default=254)  # what the bundled model reads, less its two marks
+MODELS_MAY_DOWNLOAD = env.bool("MODELS_MAY_DOWNLOAD", default=False)
 
 # --- Lexical index --------------------------------------------------------------------------------------------------
 # Language of stemming and stop words, by its Snowball name; an unknown one gets neither. A change needs a reindex.

@@ -1,0 +1,67 @@
+"""System checks of the key variables. A message names the variable and the command, never the value."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error
+
+from keys.exceptions import UnusableKey
+from keys.keyring import (
+    ENCRYPTION_KEY,
+    ENCRYPTION_KEYS_ACCEPTED,
+    HMAC_KEY,
+    HMAC_KEYS_ACCEPTED,
+    KEY_VARIABLES,
+    Key,
+    parse_key,
+)
+
+GENERATE = (
+    "Run `manage.py generate_keys --env-file .env`, or put what `manage.py generate_keys` prints into a secret store."
+)
+
+E_MISSING = "keys.E001"
+E_NOT_BASE64_OR_SHORT = "keys.E002"
+E_EQUAL = "keys.E003"
+
+
+def check_keys(
+    app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Both keys present, 32 bytes of base64, not an example, and no key used twice."""
+    errors: list[CheckMessage] = []
+    seen: dict[Key, str] = {}
+    for variable in KEY_VARIABLES:
+        for value in _values(variable):
+            errors.extend(_check_one(variable, value, seen))
+    return errors
+
+
+def _values(variable: str) -> Iterator[str]:
+    value = getattr(settings, variable, "")
+    if variable in (ENCRYPTION_KEY, HMAC_KEY):
+        yield value
+    else:
+        yield from value
+
+
+def _check_one(variable: str, value: str, seen: dict[Key, str]) -> Iterator[CheckMessage]:
+    if not value:
+        yield Error(f"{variable} is not set.", hint=GENERATE, id=E_MISSING)
+        return
+    try:
+        key = parse_key(value)
+    except UnusableKey as reason:
+        yield Error(f"{variable} {reason}.", hint=GENERATE, id=E_NOT_BASE64_OR_SHORT)
+        return
+    if key in seen:
+        yield Error(f"{variable} holds the same key as {seen[key]}.", hint=_hint_equal(variable), id=E_EQUAL)
+    seen.setdefault(key, variable)
+
+
+def _hint_equal(variable: str) -> str:
+    if variable in (ENCRYPTION_KEYS_ACCEPTED, HMAC_KEYS_ACCEPTED):
+        return f"Take the key out of {variable}: each key stands in one place."
+    return f"Every key has one purpose. {GENERATE}"

@@ -1,0 +1,60 @@
+"""Fresh keys, and the env file that holds them."""
+
+import base64
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from keys.keyring import ENCRYPTION_KEY, HMAC_KEY, KEY_BYTES
+
+
+def generate_key() -> str:
+    """Base64 of 32 bytes from the operating system's generator."""
+    return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode("ascii")
+
+
+def fresh_variables() -> dict[str, str]:
+    """A first set of variables: both keys and Django's own secret."""
+    return {
+        ENCRYPTION_KEY: generate_key(),
+        HMAC_KEY: generate_key(),
+        "SECRET_KEY": secrets.token_urlsafe(50),
+    }
+
+
+def env_lines(variables: dict[str, str]) -> str:
+    """The variables as an env file has them, one a line."""
+    return "".join(f"{name}={value}\n" for name, value in variables.items())
+
+
+def write_env_file(path: Path, variables: dict[str, str], *, force: bool = False) -> None:
+    """Put the variables into an env file with mode 0600, whole or not at all.
+
+    Other lines of an existing file stay. Raises FileExistsError when one of the variables is already there and `force`
+    is not given: a key that is overwritten takes every row sealed under it along.
+    """
+    kept = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    clashes = sorted({name for line in kept if (name := _name(line)) in variables})
+    if clashes and not force:
+        raise FileExistsError(f"{path} already sets {', '.join(clashes)}")
+    others = "".join(line if line.endswith("\n") else f"{line}\n" for line in kept if _name(line) not in variables)
+    _replace(path, others + env_lines(variables))
+
+
+def _name(line: str) -> str:
+    return line.split("=", 1)[0].removeprefix("export ").strip()
+
+
+def _replace(path: Path, content: str) -> None:
+    # mkstemp creates with 0600, so the keys are never readable by others, not even for a moment.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,186 @@
+"""The keyring: which key seals, which keys also open, and the subkeys that come from them.
+
+Two variables hold one key each, base64 of 32 random bytes:
+
+    MEMORY_ENCRYPTION_KEY     seals rows (AES-256-GCM)
+    MEMORY_TENANT_HMAC_KEY    turns user ids into user hashes (HMAC-SHA256) and is the parent of every tenant subkey
+
+Each has a `…_ACCEPTED` companion, a comma list of keys that also open: a coming key before its promotion, a leaving
+one after it. The order in a list says nothing about which key seals.
+"""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from hashlib import sha256
+from typing import Any
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+from keys.exceptions import KeyConfigurationError, UnusableKey
+
+KEY_BYTES = 32
+KEY_ID_LENGTH = 8
+_KEY_ID_LABEL = b"sealed-memory/key-id/v1"
+
+ENCRYPTION_KEY = "MEMORY_ENCRYPTION_KEY"
+ENCRYPTION_KEYS_ACCEPTED = "MEMORY_ENCRYPTION_KEYS_ACCEPTED"
+HMAC_KEY = "MEMORY_TENANT_HMAC_KEY"
+HMAC_KEYS_ACCEPTED = "MEMORY_TENANT_HMAC_KEYS_ACCEPTED"
+KEY_VARIABLES = (ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED, HMAC_KEY, HMAC_KEYS_ACCEPTED)
+
+
+@dataclass(frozen=True, repr=False)
+class Key:
+    """32 bytes of key material that refuse to be seen: `repr`, `str` and pickles show or carry only the key id."""
+
+    _material: bytes
+
+    @cached_property
+    def key_id(self) -> str:
+        """First 8 hex of HMAC-SHA256(key, fixed label): names the key, tells nothing about it."""
+        return hmac.digest(self._material, _KEY_ID_LABEL, "sha256").hex()[:KEY_ID_LENGTH]
+
+    @cached_property
+    def cipher(self) -> AESGCM:
+        """AES-256-GCM under this key, used directly (no derivation), as the blob format says."""
+        return AESGCM(self._material)
+
+    def hmac_sha256(self, message: bytes) -> bytes:
+        """HMAC-SHA256 of `message` under this key: 32 bytes."""
+        return hmac.digest(self._material, message, "sha256")
+
+    def derive(self, label: bytes, context: str) -> bytes:
+        """A 32-byte subkey: HKDF-SHA256 (RFC 5869), no salt, info = label || context in ASCII."""
+        return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=label + context.encode("ascii")).derive(
+            self._material
+        )
+
+    def __repr__(self) -> str:
+        return f"<Key {self.key_id}>"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("A key is never pickled or copied out of its process.")
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """Every key this process holds. Showing it shows key ids only."""
+
+    sealing: Key
+    accepted: tuple[Key, ...]
+    hmac_current: Key
+    hmac_accepted: tuple[Key, ...]
+
+    @cached_property
+    def opening(self) -> tuple[Key, ...]:
+        """Keys that open seals, in the order they are tried: the sealing key first."""
+        return (self.sealing, *self.accepted)
+
+    @cached_property
+    def hashing(self) -> tuple[Key, ...]:
+        """Keys under which a user may be known, the current one first."""
+        return (self.hmac_current, *self.hmac_accepted)
+
+    def opens(self, key_id: str) -> bool:
+        """Whether a row that names `key_id` can be opened by a key this process holds."""
+        return any(key.key_id == key_id for key in self.opening)
+
+    def hashing_key(self, key_id: str) -> Key:
+        """The HMAC key with that id. Raises KeyConfigurationError when this process lacks it."""
+        for key in self.hashing:
+            if key.key_id == key_id:
+                return key
+        raise KeyConfigurationError(
+            f"No HMAC key with id {key_id} in {HMAC_KEY} or {HMAC_KEYS_ACCEPTED}: put it back into the latter."
+        )
+
+
+def parse_key(value: str) -> Key:
+    """Read one base64 key. Raises UnusableKey, which says what is wrong and never repeats the value."""
+    try:
+        material = base64.b64decode(value.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raise UnusableKey("is not base64") from None
+    if len(material) != KEY_BYTES:
+        raise UnusableKey(f"decodes to {len(material)} bytes, not {KEY_BYTES}")
+    if is_well_known(material):
+        raise UnusableKey("is a well-known example value")
+    return Key(material)
+
+
+def is_well_known(material: bytes) -> bool:
+    """True for values that stand in tutorials or come from a broken generator: repeated, counting or printable runs."""
+    if len(set(material)) <= 2:
+        return True
+    if {(b - a) % 256 for a, b in zip(material, material[1:], strict=False)} == {1}:
+        return True
+    return material[:16] == material[16:] or sha256(material).hexdigest() in _EXAMPLE_DIGESTS
+
+
+# SHA-256 of 32-byte values that are printed in documentation and so belong to everybody.
+_EXAMPLE_DIGESTS = frozenset(
+    sha256(example).hexdigest()
+    for example in (
+        b"0123456789abcdefghijklmnopqrstuv",
+        b"your-32-byte-encryption-key-here",
+        b"this-is-a-32-byte-key-for-aes256",
+        b"abcdefghijklmnopqrstuvwxyz123456",
+        b"passwordpasswordpasswordpassword",
+        b"super-secret-encryption-key-3232",
+    )
+)
+
+
+@lru_cache(maxsize=1)
+def get_keyring() -> Keyring:
+    """The process's keyring, read from the settings at first use. Raises KeyConfigurationError."""
+    return Keyring(
+        sealing=_one(ENCRYPTION_KEY),
+        accepted=tuple(_many(ENCRYPTION_KEYS_ACCEPTED)),
+        hmac_current=_one(HMAC_KEY),
+        hmac_accepted=tuple(_many(HMAC_KEYS_ACCEPTED)),
+    )
+
+
+@lru_cache(maxsize=4096)
+def derive_subkey(label: bytes, user_hash: str) -> bytes:
+    """The tenant's 32-byte subkey for one purpose, from the current HMAC key.
+
+    Cached, because every index and query needs it; the cache goes with the keyring when a key setting changes.
+    """
+    return get_keyring().hmac_current.derive(label, user_hash)
+
+
+def _one(variable: str) -> Key:
+    value = getattr(settings, variable, "")
+    if not value:
+        raise KeyConfigurationError(f"{variable} is not set. Run `manage.py generate_keys --env-file .env`.")
+    return _parse(variable, value)
+
+
+def _many(variable: str) -> Iterator[Key]:
+    for value in getattr(settings, variable, ()):
+        yield _parse(variable, value)
+
+
+def _parse(variable: str, value: str) -> Key:
+    try:
+        return parse_key(value)
+    except UnusableKey as reason:
+        raise KeyConfigurationError(f"{variable} {reason}. Run `manage.py generate_keys`.") from None
+
+
+@receiver(setting_changed)
+def _forget_keys(*, setting: str, **kwargs: Any) -> None:
+    if setting in KEY_VARIABLES:
+        get_keyring.cache_clear()
+        derive_subkey.cache_clear()

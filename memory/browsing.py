@@ -1,0 +1,84 @@
+"""Reading what is stored: one chunk, or a page of them, newest first."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from memory.exceptions import ChunkNotFound, IntegrityFailure
+from memory.models import MemoryChunk
+from memory.rls import tenant_transaction
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoredChunk:
+    """A chunk, opened."""
+
+    id: UUID
+    doc_id: str
+    source: str
+    chunk_index: int
+    text: str = field(repr=False)
+    metadata: Any = field(repr=False)
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Page:
+    """Chunks by falling id (so newest first), where the next page starts, and how many seals did not open."""
+
+    chunks: list[StoredChunk]
+    next_after: UUID | None
+    integrity_failures: int
+
+
+def get_chunk(*, user_id: str, chunk_id: UUID) -> StoredChunk:
+    """One chunk of this user. Raises ChunkNotFound, also for another user's; IntegrityFailure when it does not open."""
+    with tenant_transaction(user_id):
+        try:
+            return _opened(MemoryChunk.objects.defer("emb_cipher").get(id=chunk_id))
+        except MemoryChunk.DoesNotExist:
+            raise ChunkNotFound(ChunkNotFound.__doc__) from None
+
+
+def list_chunks(
+    *, user_id: str, limit: int, source: str | None = None, doc_id: str | None = None, after: UUID | None = None
+) -> Page:
+    """Up to `limit` chunks of this user with an id below `after`. A keyset, so a page never shifts under writers."""
+    filters = {"source": source, "doc_id": doc_id, "id__lt": after}
+    with tenant_transaction(user_id):
+        queryset = MemoryChunk.objects.filter(**{name: value for name, value in filters.items() if value is not None})
+        found = list(queryset.defer("emb_cipher").order_by("-id")[: limit + 1])
+        shown = found[:limit]
+        chunks = list(_openable(shown))
+    return Page(
+        chunks=chunks,
+        next_after=shown[-1].id if len(found) > limit else None,
+        integrity_failures=len(shown) - len(chunks),
+    )
+
+
+def _openable(rows: Iterable[MemoryChunk]) -> Iterator[StoredChunk]:
+    for row in rows:
+        try:
+            yield _opened(row)
+        except IntegrityFailure as failure:
+            logger.error("integrity failure", extra={"chunk_id": str(row.id), "reason": type(failure).__name__})
+
+
+def _opened(row: MemoryChunk) -> StoredChunk:
+    return StoredChunk(
+        id=row.id,
+        doc_id=row.doc_id,
+        source=row.source,
+        chunk_index=row.chunk_index,
+        text=row.text,  # type: ignore[attr-defined]
+        metadata=row.metadata,  # type: ignore[attr-defined]
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

@@ -1,0 +1,105 @@
+"""System checks of the memory: what can be seen to be wrong without asking the database."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.apps import AppConfig, apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error
+from django.db import models
+
+from memory.managers import TenantManager
+from memory.models import TenantModel
+
+E_NOT_TENANT_MANAGED = "memory.E002"
+E_KEY_WITHOUT_TENANT = "memory.E003"
+E_DIMENSION = "memory.E004"
+E_CHUNK_TOKENS = "memory.E005"
+E_MIDDLEWARE = "memory.E006"
+
+MIDDLEWARE = "memory.middleware.TenantMiddleware"
+AFTER = "django.contrib.auth.middleware.AuthenticationMiddleware"
+
+
+def check_tenant_models(
+    app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Every model with a user_hash goes through the tenant manager and starts every key with user_hash."""
+    return [
+        error
+        for model in apps.get_models()
+        if any(field.name == "user_hash" for field in model._meta.concrete_fields)
+        for error in _check_model(model)
+    ]
+
+
+def check_limits(
+    app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Settings whose bounds come from the layout of a database page and from the embedding model."""
+    errors: list[CheckMessage] = []
+    if not 64 <= settings.MEMORY_EMBEDDING_DIM <= 1024:
+        errors.append(
+            Error(
+                "MEMORY_EMBEDDING_DIM must lie between 64 and 1024.",
+                hint="A page holds 8 KB: the vector and the term weights must fit into one.",
+                id=E_DIMENSION,
+            )
+        )
+    if settings.MEMORY_CHUNK_TOKENS < 16:
+        errors.append(
+            Error(
+                "MEMORY_CHUNK_TOKENS must be at least 16.",
+                hint="254 is what the bundled model reads; shorter chunks lose their context.",
+                id=E_CHUNK_TOKENS,
+            )
+        )
+    return errors
+
+
+def check_middleware(
+    app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """The middleware that binds the tenant is there, and behind the one that knows the session's user."""
+    installed = list(settings.MIDDLEWARE)
+    if MIDDLEWARE in installed and AFTER in installed and installed.index(MIDDLEWARE) > installed.index(AFTER):
+        return []
+    return [
+        Error(
+            f"{MIDDLEWARE} is missing from MIDDLEWARE, or stands before {AFTER}.",
+            hint=f"Put {MIDDLEWARE} behind {AFTER}: without it no request has a tenant.",
+            id=E_MIDDLEWARE,
+        )
+    ]
+
+
+def _check_model(model: type[models.Model]) -> Iterator[CheckMessage]:
+    if (
+        not issubclass(model, TenantModel)
+        or not isinstance(model._default_manager, TenantManager)
+        or not isinstance(model._base_manager, TenantManager)
+    ):
+        yield Error(
+            f"{model.__name__} has a user_hash but is not reached through TenantManager alone.",
+            hint='Derive it from TenantModel and keep objects = TenantManager() and base_manager_name = "objects".',
+            obj=model,
+            id=E_NOT_TENANT_MANAGED,
+        )
+    for columns in _keys(model):
+        if columns[0] != "user_hash":
+            yield Error(
+                f"A key of {model.__name__} starts with {columns[0]}, not with user_hash.",
+                hint="A global key would tell one tenant about another: put user_hash first.",
+                obj=model,
+                id=E_KEY_WITHOUT_TENANT,
+            )
+
+
+def _keys(model: type[models.Model]) -> Iterator[tuple[str, ...]]:
+    primary = model._meta.pk
+    names = getattr(primary, "field_names", None)
+    yield tuple(names) if names else (primary.name if primary else "",)
+    for constraint in model._meta.constraints:
+        if isinstance(constraint, models.UniqueConstraint):
+            yield tuple(constraint.fields)
+    yield from ((field.name,) for field in model._meta.concrete_fields if field.unique and not field.primary_key)

@@ -1,0 +1,64 @@
+"""Forgetting: a chunk, a document, or everything about a user."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from memory.indexing import count_chunks
+from memory.live_database import tenant_tables
+from memory.rls import tenant_transaction
+from memory.rows import LOCK_TENANT
+from memory.wire import binary_cursor
+
+
+@dataclass(frozen=True)
+class ErasureReceipt:
+    """Rows deleted and rows left, per table, counted in the erasing transaction.
+
+    Live tables only: write-ahead log, dead tuples and backups keep ciphertext until vacuum, checkpoint and expiry.
+    """
+
+    deleted: dict[str, int]
+    remaining: dict[str, int]
+
+
+def delete_chunk(*, user_id: str, chunk_id: UUID) -> int:
+    """Delete one chunk with its vector; returns 1, or 0 when the user has no such chunk."""
+    return _delete(user_id, "id = %s", chunk_id)
+
+
+def delete_document(*, user_id: str, doc_id: str) -> int:
+    """Delete all chunks of a document; returns how many there were."""
+    return _delete(user_id, "doc_id = %s", doc_id)
+
+
+def erase_user(*, user_id: str) -> ErasureReceipt:
+    """Delete every row of a user from every tenant table, in one transaction, and count what is left."""
+    with tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
+        cursor.execute(LOCK_TENANT, [user_hash])
+        # Vectors before chunks, or the cascade would delete them uncounted; the tenant's own row goes last.
+        tables = sorted(tenant_tables(), key=lambda table: (table == "tenants", table == "memory_chunks"))
+        deleted = {table: _delete_all(cursor, table, user_hash) for table in tables}
+        return ErasureReceipt(deleted=deleted, remaining={table: _count(cursor, table, user_hash) for table in tables})
+
+
+def _delete(user_id: str, condition: str, value: Any) -> int:
+    with tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
+        cursor.execute(LOCK_TENANT, [user_hash])
+        cursor.execute(f"DELETE FROM memory_chunks WHERE user_hash = %s AND {condition}", [user_hash, value])  # noqa: S608
+        deleted = cursor.rowcount
+        count_chunks(cursor, user_hash, -deleted)
+        return deleted
+
+
+def _delete_all(cursor: psycopg.Cursor[Any], table: str, user_hash: str) -> int:
+    cursor.execute(f"DELETE FROM {table} WHERE user_hash = %s", [user_hash])  # noqa: S608
+    return cursor.rowcount
+
+
+def _count(cursor: psycopg.Cursor[Any], table: str, user_hash: str) -> int:
+    cursor.execute(f"SELECT count(*) FROM {table} WHERE user_hash = %s", [user_hash])  # noqa: S608
+    (count,) = cursor.fetchone() or (0,)
+    return int(count)

@@ -1,0 +1,83 @@
+"""Everything that can go wrong in the memory, as domain errors. Only the exception handler knows HTTP."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+
+
+class SealedMemoryError(Exception):
+    """Base of the memory's own errors. A message never holds text, a user id, a token or a key."""
+
+
+class InvalidUserId(SealedMemoryError, ValueError):
+    """A user id is a string of 1 to 255 bytes of UTF-8 without NUL."""
+
+
+class InvalidDocument(SealedMemoryError, ValueError):
+    """A document that cannot be stored. `field` names the part at fault."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class TenantNotBound(SealedMemoryError):
+    """No user is bound: wrap the work in `bind_tenant(user_id)` or pass the user id."""
+
+
+class OutsideTenantTransaction(SealedMemoryError):
+    """Tenant rows are reached only inside `tenant_transaction()`."""
+
+
+class SecondTenant(SealedMemoryError):
+    """A second tenant on one connection: leave the first `tenant_transaction()` before entering another."""
+
+
+class NotSealed(SealedMemoryError, TypeError):
+    """A sealed column was given something that is not sealed."""
+
+
+class IntegrityFailure(SealedMemoryError, InvalidTag):
+    """A seal did not open: wrong user, wrong key or changed bytes. Names the row, never its content."""
+
+    def __init__(self, *, model: str, pk: Any, key_id: str | None, column: str = "") -> None:
+        super().__init__(model, pk, key_id, column)
+        self.model, self.pk, self.key_id, self.column = model, pk, key_id, column
+
+    def __str__(self) -> str:
+        return f"{self.column or 'a seal'} of {self.model} {_short(self.pk)} under key {self.key_id} does not open."
+
+
+class UnknownKeyId(IntegrityFailure):
+    """The row names a key this process does not hold: put the key back into MEMORY_ENCRYPTION_KEYS_ACCEPTED."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} {_short(self.pk)} is sealed under key {self.key_id}, which this process does not hold. "
+            "Put that key into MEMORY_ENCRYPTION_KEYS_ACCEPTED; the row is intact."
+        )
+
+
+class ChunkNotFound(SealedMemoryError):
+    """No such chunk for this user. Another user's chunk is answered the same way."""
+
+
+class DatabaseMisconfigured(SealedMemoryError):
+    """The live database does not protect tenants as it must. `problems` says how, one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+class EmbeddingModelUnavailable(SealedMemoryError):
+    """The embedding model is missing or is not the one it should be."""
+
+
+def _short(pk: Any) -> str:
+    """A composite key without the tenant's whole hash: its first 8 hex, as logs show it."""
+    if isinstance(pk, tuple):
+        return "/".join([str(pk[0])[:8], *map(str, pk[1:])])
+    return str(pk)[:36]

@@ -1,0 +1,212 @@
+"""Storing documents: embed, seal, and replace the old chunks by the new ones in one transaction."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import psycopg
+
+from memory import metrics, rows
+from memory.embedding import embed_passages
+from memory.exceptions import InvalidDocument
+from memory.rls import set_rls_context, tenant_transaction
+from memory.rows import ChunkRow, seal_row
+from memory.vectors import as_embedding, searchable
+from memory.wire import binary_cursor, prepare_async
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a document; without `embedding` (float, MEMORY_EMBEDDING_DIM of them) it is embedded here."""
+
+    text: str = field(repr=False)
+    embedding: Sequence[float] | np.ndarray | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a client stores under one doc_id: ordered chunks and metadata that belongs to all of them."""
+
+    doc_id: str
+    source: str
+    chunks: tuple[Chunk, ...] = field(repr=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class IndexedDocument:
+    """A stored document: the ids of its chunks in order, and how many old chunks they replaced."""
+
+    doc_id: str
+    chunk_ids: list[UUID]
+    replaced: int
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """All chunks of a call, flat, beside their vectors of shape (n, d)."""
+
+    places: list[tuple[Document, int]]
+    vectors: np.ndarray
+
+
+def index_documents(*, user_id: str, documents: Sequence[Document]) -> list[IndexedDocument]:
+    """Store documents for one user, all of them or none; a doc_id that exists is replaced whole.
+
+    Embeds outside the transaction. Raises InvalidDocument naming the field, InvalidUserId, EmbeddingModelUnavailable.
+    """
+    _refuse_invalid(documents)
+    with metrics.stage("index", "embed"):
+        embedded = _embed(documents)
+    with metrics.stage("index", "write"), tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
+        lock_tenant(cursor, user_id, user_hash)
+        replaced = _delete_old(cursor, user_hash, documents)
+        ids = list(_insert(cursor, user_hash, _seal(user_hash, embedded, replaced)))
+        count_chunks(cursor, user_hash, len(ids) - sum(count for count, _ in replaced.values()))
+    metrics.CHUNKS_INDEXED.inc(len(ids))
+    remaining = iter(ids)
+    return [
+        IndexedDocument(
+            doc_id=document.doc_id,
+            chunk_ids=list(islice(remaining, len(document.chunks))),
+            replaced=replaced.get(document.doc_id, (0, None))[0],
+        )
+        for document in documents
+    ]
+
+
+async def index_memory_chunk(
+    conn: psycopg.AsyncConnection[Any],
+    user_id: str,
+    doc_id: str,
+    source: str,
+    text: str,
+    embedding: Sequence[float] | np.ndarray,
+    metadata: Mapping[str, Any],
+) -> UUID:
+    """Store a document of one chunk over an async connection as memory_app; replaces what the doc_id had.
+
+    Returns the chunk's id. Raises InvalidDocument naming the field, InvalidUserId.
+    """
+    document = Document(doc_id=doc_id, source=source, chunks=(Chunk(text, embedding),), metadata=metadata)
+    _refuse_invalid([document])
+    embedded = _embed([document])
+    async with set_rls_context(conn, user_id) as user_hash:
+        await prepare_async(conn)
+        async with psycopg.AsyncCursor(conn) as cursor:
+            cursor.format = psycopg.pq.Format.BINARY
+            await cursor.execute(rows.CREATE_TENANT, rows.tenant_parameters(user_id, user_hash))
+            await cursor.execute(rows.LOCK_TENANT, [user_hash])
+            await cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [doc_id]])
+            replaced = {name: (count, created) for name, count, created in await cursor.fetchall()}
+            (row,) = _seal(user_hash, embedded, replaced)
+            await cursor.execute(rows.INSERT_CHUNKS, rows.insert_parameters(user_hash, [row]))
+            (chunk_id,) = await cursor.fetchone() or (None,)
+            gone = sum(count for count, _ in replaced.values())
+            await cursor.execute(rows.COUNT_CHUNKS, [1 - gone, user_hash])
+    metrics.CHUNKS_INDEXED.inc()
+    return UUID(str(chunk_id))
+
+
+def existing_doc_ids(*, user_id: str, doc_ids: Sequence[str]) -> set[str]:
+    """Which of these documents the user already has."""
+    with tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT doc_id FROM memory_chunks WHERE user_hash = %s AND doc_id = ANY (%b::text[])",
+            [user_hash, list(doc_ids)],
+        )
+        return {doc_id for (doc_id,) in cursor.fetchall()}
+
+
+def lock_tenant(cursor: psycopg.Cursor[Any], user_id: str, user_hash: str) -> int:
+    """Lock the user's row, made if need be, until the transaction ends; returns the chunk count before it."""
+    cursor.execute(rows.LOCK_TENANT, [user_hash])
+    row = cursor.fetchone()
+    if row is None:
+        cursor.execute(rows.CREATE_TENANT, rows.tenant_parameters(user_id, user_hash))
+        cursor.execute(rows.LOCK_TENANT, [user_hash])
+        row = cursor.fetchone()
+    if row is None:
+        raise RuntimeError("The tenant row vanished between two statements of one transaction.")
+    return int(row[0])
+
+
+def count_chunks(cursor: psycopg.Cursor[Any], user_hash: str, change: int) -> None:
+    """Move the tenant's chunk count by `change`, under the lock of `lock_tenant`."""
+    if change:
+        cursor.execute(rows.COUNT_CHUNKS, [change, user_hash])
+
+
+def _refuse_invalid(documents: Sequence[Document]) -> None:
+    seen: set[str] = set()
+    for number, document in enumerate(documents):
+        place = f"documents[{number}]"
+        if document.doc_id in seen:
+            raise InvalidDocument(f"{place}.doc_id", "stands twice in one call.")
+        seen.add(document.doc_id)
+        if not document.doc_id:
+            raise InvalidDocument(f"{place}.doc_id", "must not be empty.")
+        if not document.chunks:
+            raise InvalidDocument(f"{place}.chunks", "must not be empty.")
+        for index, chunk in enumerate(document.chunks):
+            if not chunk.text.strip():
+                raise InvalidDocument(f"{place}.chunks[{index}].text", "must not be empty.")
+        for name, value in (("doc_id", document.doc_id), ("source", document.source)):
+            if "\0" in value:
+                raise InvalidDocument(f"{place}.{name}", "must not contain NUL.")
+
+
+def _embed(documents: Sequence[Document]) -> _Embedded:
+    places = [(document, index) for document in documents for index in range(len(document.chunks))]
+    given = [_given(number, document) for number, document in enumerate(documents)]
+    vectors = [vector for of_document in given for vector in of_document]
+    missing = [position for position, vector in enumerate(vectors) if vector is None]
+    texts = [places[position][0].chunks[places[position][1]].text for position in missing]
+    for position, vector in zip(missing, embed_passages(texts), strict=True):
+        vectors[position] = vector
+    return _Embedded(places=places, vectors=np.stack([vector for vector in vectors if vector is not None]))
+
+
+def _given(number: int, document: Document) -> list[np.ndarray | None]:
+    return [
+        None
+        if chunk.embedding is None
+        else as_embedding(chunk.embedding, f"documents[{number}].chunks[{index}].embedding")
+        for index, chunk in enumerate(document.chunks)
+    ]
+
+
+def _seal(
+    user_hash: str, embedded: _Embedded, replaced: Mapping[str, tuple[int, datetime | None]]
+) -> Iterator[ChunkRow]:
+    turned = searchable(embedded.vectors, user_hash)
+    for (document, index), original, vector in zip(embedded.places, embedded.vectors, turned, strict=True):
+        yield seal_row(
+            user_hash=user_hash,
+            doc_id=document.doc_id,
+            source=document.source,
+            chunk_index=index,
+            text=document.chunks[index].text,
+            metadata=document.metadata,
+            original=original,
+            searchable=vector,
+            # A replaced document keeps the time it was first stored.
+            created_at=replaced.get(document.doc_id, (0, None))[1],
+        )
+
+
+def _delete_old(
+    cursor: psycopg.Cursor[Any], user_hash: str, documents: Sequence[Document]
+) -> dict[str, tuple[int, datetime | None]]:
+    cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [document.doc_id for document in documents]])
+    return {doc_id: (count, created_at) for doc_id, count, created_at in cursor.fetchall()}
+
+
+def _insert(cursor: psycopg.Cursor[Any], user_hash: str, sealed: Iterator[ChunkRow]) -> Iterator[UUID]:
+    while batch := list(islice(sealed, rows.ROWS_PER_STATEMENT)):
+        cursor.execute(rows.INSERT_CHUNKS, rows.insert_parameters(user_hash, batch))
+        yield from (chunk_id for (chunk_id,) in cursor.fetchall())

@@ -1,0 +1,32 @@
+"""Prometheus counters and histograms of the memory. Labels are fixed words: never a user, a text or a key."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import Counter, Histogram
+
+SEALS = Counter("memory_seals_total", "Values sealed.")
+OPENS = Counter("memory_opens_total", "Sealed values opened.")
+INTEGRITY_FAILURES = Counter("memory_integrity_failures_total", "Seals that did not open.")
+KEY_ID_DRIFT = Counter("memory_key_id_drift_total", "Rows that opened under another key than the one they name.")
+STAGE_SECONDS = Histogram(
+    "memory_stage_seconds",
+    "Seconds spent in one stage of a verb.",
+    ["verb", "stage"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
+)
+CHUNKS_INDEXED = Counter("memory_chunks_indexed_total", "Chunks written.")
+
+
+@contextmanager
+def stage(verb: str, name: str, timings: dict[str, float] | None = None) -> Iterator[None]:
+    """Time one stage of a verb into the histogram and, in milliseconds, into `timings[name]`."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        elapsed = time.perf_counter() - started
+        STAGE_SECONDS.labels(verb, name).observe(elapsed)
+        if timings is not None:
+            timings[name] = round(elapsed * 1000, 3)

@@ -1,0 +1,137 @@
+"""The memory's rows. Every key starts with `user_hash`, every table is under row-level security."""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Func, Q, lookups
+from django.db.models.functions import Now
+from pgvector.django import SparseVectorField, VectorField
+
+from memory.exceptions import SecondTenant
+from memory.fields import SealedJSONField, SealedTextField, SealedVectorField, sealed_fields
+from memory.managers import TenantManager
+from memory.rls import open_user_hash
+from memory.security import OVERHEAD
+
+SPARSE_DIMENSIONS = 1_000_000_000
+USER_HASH_REGEX = "^[0-9a-f]{64}$"
+
+
+class UUIDv7(Func):
+    """Postgres 18's time-ordered uuidv7(): ids sort by creation, so pages and indexes do too."""
+
+    function = "uuidv7"
+    output_field = models.UUIDField()
+
+
+def is_sealed(column: str) -> Q:
+    """A condition that refuses whatever is too short to be a seal."""
+    length = Func(F(column), function="octet_length", output_field=models.IntegerField())
+    return Q(lookups.GreaterThanOrEqual(length, OVERHEAD))
+
+
+class TenantModel(models.Model):
+    """A row that belongs to one user and is written and read inside that user's door only."""
+
+    user_hash = models.TextField(editable=False)
+
+    objects: ClassVar[TenantManager] = TenantManager()
+
+    class Meta:
+        abstract = True
+        base_manager_name = "objects"
+
+    def save(self, *args: Any, update_fields: Iterable[str] | None = None, **kwargs: Any) -> None:
+        """Save; a partial save of one sealed column takes its siblings and the key id along, or one row would end up
+        under two keys."""
+        super().save(*args, update_fields=self._with_siblings(update_fields), **kwargs)
+
+    def save_base(self, *args: Any, **kwargs: Any) -> None:
+        self._require_own_door(kwargs.get("using"))
+        super().save_base(*args, **kwargs)
+
+    def delete(self, using: Any = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        self._require_own_door(using)
+        return super().delete(using=using, keep_parents=keep_parents)
+
+    def _with_siblings(self, update_fields: Iterable[str] | None) -> Iterable[str] | None:
+        sealed = {field.name for field in sealed_fields(type(self))}
+        if update_fields is None or not sealed.intersection(named := set(update_fields)):
+            return update_fields
+        return named | sealed | {"enc_key_id"}
+
+    def _require_own_door(self, using: str | None) -> None:
+        if open_user_hash(using or self._state.db or "default") != self.user_hash:
+            raise SecondTenant("The row belongs to another user than the open tenant_transaction().")
+
+
+class Tenant(TenantModel):
+    """One user of the memory. Writers of one user's rows serialise on this row."""
+
+    user_hash = models.TextField(primary_key=True, editable=False)
+    user_cipher = SealedTextField(plain="user_id")
+    enc_key_id = models.TextField(editable=False)
+    hmac_key_id = models.TextField(editable=False)
+    chunk_count = models.BigIntegerField(default=0, db_default=0)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta(TenantModel.Meta):
+        db_table = "tenants"
+        constraints = [
+            models.CheckConstraint(condition=Q(user_hash__regex=USER_HASH_REGEX), name="tenants_user_hash_hex"),
+            models.CheckConstraint(condition=is_sealed("user_cipher"), name="tenants_user_sealed"),
+            models.CheckConstraint(condition=Q(chunk_count__gte=0), name="tenants_chunk_count"),
+        ]
+
+    def __str__(self) -> str:
+        return f"tenant {self.user_hash[:8]}"
+
+
+class MemoryChunk(TenantModel):
+    """A piece of a document: what it says is sealed, where it came from is not."""
+
+    pk = models.CompositePrimaryKey("user_hash", "id")
+    id = models.UUIDField(db_default=UUIDv7(), editable=False)
+    doc_id = models.TextField()
+    source = models.TextField(default="", blank=True)
+    chunk_index = models.IntegerField()
+    text_cipher = SealedTextField(plain="text")
+    meta_cipher = SealedJSONField(plain="metadata")
+    emb_cipher = SealedVectorField(plain="embedding")
+    enc_key_id = models.TextField(editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    updated_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta(TenantModel.Meta):
+        db_table = "memory_chunks"
+        constraints = [
+            models.UniqueConstraint(fields=["user_hash", "doc_id", "chunk_index"], name="memory_chunks_document"),
+            models.CheckConstraint(condition=Q(user_hash__regex=USER_HASH_REGEX), name="memory_chunks_user_hash_hex"),
+            models.CheckConstraint(condition=Q(chunk_index__gte=0), name="memory_chunks_chunk_index"),
+            models.CheckConstraint(condition=is_sealed("text_cipher"), name="memory_chunks_text_sealed"),
+            models.CheckConstraint(condition=is_sealed("meta_cipher"), name="memory_chunks_meta_sealed"),
+            models.CheckConstraint(condition=is_sealed("emb_cipher"), name="memory_chunks_emb_sealed"),
+        ]
+
+    def __str__(self) -> str:
+        return f"chunk {self.id} of tenant {self.user_hash[:8]}"
+
+
+class MemoryVector(TenantModel):
+    """What a chunk is found by. A table of its own, so that re-sealing a chunk never touches a vector index."""
+
+    pk = models.CompositePrimaryKey("user_hash", "id")
+    id = models.UUIDField(editable=False)
+    embedding = VectorField(dimensions=settings.MEMORY_EMBEDDING_DIM)
+    lexical = SparseVectorField(dimensions=SPARSE_DIMENSIONS, null=True)
+
+    class Meta(TenantModel.Meta):
+        db_table = "memory_vectors"
+        constraints = [
+            models.CheckConstraint(condition=Q(user_hash__regex=USER_HASH_REGEX), name="memory_vectors_user_hash_hex"),
+        ]
+
+    def __str__(self) -> str:
+        return f"vector {self.id} of tenant {self.user_hash[:8]}"

@@ -1,0 +1,126 @@
+"""One shared core for every writer: a checked, sealed row, and the statements that store it.
+
+Both tables are filled by one statement, so that a chunk and its vector share a database-made uuidv7. Bulk writes are
+INSERT … SELECT FROM unnest(…): Postgres refuses COPY FROM on a table with row-level security.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from pgvector import SparseVector
+
+from keys.keyring import get_keyring
+from memory import metrics
+from memory.sealed import JSONCodec, SealedBytes, TextCodec, VectorCodec
+from memory.security import aad_for, seal
+
+ROWS_PER_STATEMENT = 500
+
+_text, _json, _vector = TextCodec(), JSONCodec(), VectorCodec()
+
+LOCK_TENANT = "SELECT chunk_count FROM tenants WHERE user_hash = %s FOR UPDATE"
+CREATE_TENANT = (
+    "INSERT INTO tenants (user_hash, user_cipher, enc_key_id, hmac_key_id) VALUES (%s, %b, %s, %s)"
+    " ON CONFLICT (user_hash) DO NOTHING"
+)
+COUNT_CHUNKS = "UPDATE tenants SET chunk_count = chunk_count + %s WHERE user_hash = %s"
+
+DELETE_DOCUMENTS = (
+    "WITH gone AS (DELETE FROM memory_chunks WHERE user_hash = %s AND doc_id = ANY (%b::text[])"
+    " RETURNING doc_id, created_at)"
+    " SELECT doc_id, count(*), min(created_at) FROM gone GROUP BY doc_id"
+)
+
+INSERT_CHUNKS = """
+WITH input AS (
+    SELECT uuidv7() AS id, row.*
+    FROM unnest(%b::text[], %b::text[], %b::int4[], %b::bytea[], %b::bytea[], %b::bytea[], %b::timestamptz[],
+                %b::vector[], %b::sparsevec[])
+        WITH ORDINALITY AS row (doc_id, source, chunk_index, text_cipher, meta_cipher, emb_cipher, created_at,
+                                embedding, lexical, position)
+), chunks AS (
+    INSERT INTO memory_chunks
+        (user_hash, id, doc_id, source, chunk_index, text_cipher, meta_cipher, emb_cipher, enc_key_id, created_at,
+         updated_at)
+    SELECT %s, id, doc_id, source, chunk_index, text_cipher, meta_cipher, emb_cipher, %s,
+           coalesce(created_at, now()), now()
+    FROM input
+), vectors AS (
+    INSERT INTO memory_vectors (user_hash, id, embedding, lexical)
+    SELECT %s, id, embedding, lexical FROM input
+)
+SELECT id FROM input ORDER BY position
+"""
+
+
+@dataclass(frozen=True)
+class ChunkRow:
+    """One row of memory_chunks and one of memory_vectors, sealed and ready to be written."""
+
+    doc_id: str
+    source: str
+    chunk_index: int
+    text_cipher: SealedBytes
+    meta_cipher: SealedBytes
+    emb_cipher: SealedBytes
+    created_at: datetime | None
+    embedding: np.ndarray
+    lexical: SparseVector | None
+
+
+def seal_row(
+    *,
+    user_hash: str,
+    doc_id: str,
+    source: str,
+    chunk_index: int,
+    text: str,
+    metadata: Mapping[str, Any],
+    original: np.ndarray,
+    searchable: np.ndarray,
+    lexical: SparseVector | None = None,
+    created_at: datetime | None = None,
+) -> ChunkRow:
+    """Seal one chunk. `original` is the embedding as given, `searchable` its form in the index, both float32 (d,)."""
+    aad = aad_for(user_hash)
+    metrics.SEALS.inc(3)
+    return ChunkRow(
+        doc_id=doc_id,
+        source=source,
+        chunk_index=chunk_index,
+        text_cipher=SealedBytes(seal(_text.encode(text), aad)),
+        meta_cipher=SealedBytes(seal(_json.encode(metadata), aad)),
+        emb_cipher=SealedBytes(seal(_vector.encode(original), aad)),
+        created_at=created_at,
+        embedding=searchable,
+        lexical=lexical,
+    )
+
+
+def insert_parameters(user_hash: str, rows: Sequence[ChunkRow]) -> list[Any]:
+    """The parameters of INSERT_CHUNKS: nine arrays of equal length, then what all rows share."""
+    return [
+        [row.doc_id for row in rows],
+        [row.source for row in rows],
+        [row.chunk_index for row in rows],
+        [bytes(row.text_cipher) for row in rows],
+        [bytes(row.meta_cipher) for row in rows],
+        [bytes(row.emb_cipher) for row in rows],
+        [row.created_at for row in rows],
+        [row.embedding for row in rows],
+        [row.lexical for row in rows],
+        user_hash,
+        get_keyring().sealing.key_id,
+        user_hash,
+    ]
+
+
+def tenant_parameters(user_id: str, user_hash: str) -> list[Any]:
+    """The parameters of CREATE_TENANT: the user id goes along sealed, so that HMAC rotation needs no outside list."""
+    keyring = get_keyring()
+    metrics.SEALS.inc()
+    sealed = seal(_text.encode(user_id), aad_for(user_hash))
+    return [user_hash, sealed, keyring.sealing.key_id, keyring.hmac_current.key_id]

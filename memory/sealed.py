@@ -1,0 +1,61 @@
+"""`SealedBytes`: the only thing a sealed column takes, and what stands between a plain value and its bytes."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class SealedBytes(bytes):
+    """nonce || ciphertext || tag. Its repr shows the size alone."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<sealed, {len(self)} bytes>"
+
+    __str__ = __repr__
+
+
+class Codec(Protocol):
+    """Turns one kind of plain value into bytes and back."""
+
+    def encode(self, value: Any) -> bytes: ...
+
+    def decode(self, data: bytes) -> Any: ...
+
+
+class TextCodec:
+    """str as UTF-8. Raises UnicodeEncodeError for lone surrogates, TypeError for anything but str."""
+
+    def encode(self, value: Any) -> bytes:
+        if not isinstance(value, str):
+            raise TypeError(f"A sealed text takes str, not {type(value).__name__}.")
+        return value.encode("utf-8")
+
+    def decode(self, data: bytes) -> str:
+        return data.decode("utf-8")
+
+
+class JSONCodec:
+    """JSON (RFC 8259: no NaN, no infinity), compact, UTF-8."""
+
+    def encode(self, value: Any) -> bytes:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+
+    def decode(self, data: bytes) -> Any:
+        return json.loads(data)
+
+
+class VectorCodec:
+    """A float32 vector, shape (d,), as little-endian bytes: 4 × d of them. Raises ValueError unless finite."""
+
+    def encode(self, value: Sequence[float] | np.ndarray) -> bytes:
+        vector = np.asarray(value, dtype="<f4")
+        if vector.ndim != 1 or not vector.size or not np.isfinite(vector).all():
+            raise ValueError("A sealed vector is one-dimensional, not empty and finite.")
+        return vector.tobytes()
+
+    def decode(self, data: bytes) -> np.ndarray:
+        return np.frombuffer(data, dtype="<f4")

@@ -1,0 +1,42 @@
+"""Embeddings as they are checked, and as the index sees them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from django.conf import settings
+
+from memory.exceptions import InvalidDocument
+
+
+def as_embedding(value: Sequence[float] | np.ndarray, field: str = "embedding") -> np.ndarray:
+    """A client's vector as float32 of shape (MEMORY_EMBEDDING_DIM,).
+
+    Raises InvalidDocument naming `field` for a wrong dimension, NaN, infinity (also by overflow of float32) or a zero
+    vector, which has no direction and so no cosine.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            vector = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidDocument(field, "must be a list of numbers.") from None
+    if vector.shape != (settings.MEMORY_EMBEDDING_DIM,):
+        raise InvalidDocument(field, f"must have exactly {settings.MEMORY_EMBEDDING_DIM} numbers.")
+    if not np.isfinite(vector).all():
+        raise InvalidDocument(field, "must be finite numbers.")
+    if not np.linalg.norm(vector.astype(np.float64)) > 0:
+        raise InvalidDocument(field, "must not be the zero vector.")
+    return vector
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors of shape (n, d) or (d,) scaled to length 1, float32. An inner product is then a cosine."""
+    wide = vectors.astype(np.float64)
+    return np.asarray(wide / np.linalg.norm(wide, axis=-1, keepdims=True), dtype=np.float32)
+
+
+def searchable(vectors: np.ndarray, user_hash: str) -> np.ndarray:
+    """Original embeddings, shape (n, d) or (d,), as the tenant's index stores and compares them: float32, unit length.
+
+    The one place where stored and query vectors get their form, so that the two can never differ.
+    """
+    return unit(vectors)
