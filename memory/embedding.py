@@ -89,6 +89,9 @@ def _load(name: str) -> Any:
     load: Callable[..., Any]
     # Imported here: it takes seconds, and most commands never embed.
     from sentence_transformers import SentenceTransformer as load
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
 
     try:
         model = load(

@@ -26,11 +26,13 @@ def binary_cursor(using: str = DEFAULT_DB_ALIAS) -> Iterator[psycopg.Cursor[Any]
     open_user_hash(using)
     wrapper = connections[using]
     raw = wrapper.connection
-    with wrapper.wrap_database_errors, psycopg.Cursor(raw) as cursor:
+    with wrapper.wrap_database_errors:
+        # Before the cursor is made: it takes a copy of the connection's adapters.
         if not _knows_vectors(raw):
             _register(raw, TypeInfo.fetch(raw, "vector"), TypeInfo.fetch(raw, "sparsevec"))
-        cursor.format = psycopg.pq.Format.BINARY
-        yield cursor
+        with psycopg.Cursor(raw) as cursor:
+            cursor.format = psycopg.pq.Format.BINARY
+            yield cursor
 
 
 async def prepare_async(conn: psycopg.AsyncConnection[Any]) -> None:
