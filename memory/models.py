@@ -14,6 +14,9 @@ from memory.fields import SealedJSONField, SealedTextField, SealedVectorField, s
 from memory.managers import TenantManager
 from memory.rls import open_user_hash
 from memory.security import OVERHEAD
+from memory.tokens import AccessToken, ServiceAccount
+
+__all__ = ["AccessToken", "MemoryChunk", "MemoryVector", "ServiceAccount", "Tenant", "TenantModel"]
 
 SPARSE_DIMENSIONS = 1_000_000_000
 USER_HASH_REGEX = "^[0-9a-f]{64}$"

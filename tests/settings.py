@@ -9,7 +9,10 @@ import os
 import secrets
 import tempfile
 
-OURS = ("DATABASE_", "EMBEDDED_POSTGRES_", "MEMORY_", "RERANK_", "DJANGO_SECRET", "SECRET_KEY", "DEBUG", "ALLOWED_")
+OURS = (
+    *("DATABASE_", "EMBEDDED_POSTGRES_", "MEMORY_", "RERANK_", "DJANGO_SECRET", "SECRET_KEY", "DEBUG", "ALLOWED_"),
+    *("INSECURE_", "SECURE_", "TRUSTED_", "METRICS_", "CACHE_URL", "LOG_LEVEL", "ADMIN_", "STATIC_ROOT", "PROMETHEUS_"),
+)
 for name in [name for name in os.environ if name.startswith(OURS)]:
     del os.environ[name]
 
@@ -31,6 +34,7 @@ def _urls() -> dict[str, str]:
 
 os.environ |= {
     "ENV_FILE": "",
+    "INSECURE_HTTP": "true",
     "SECRET_KEY": secrets.token_urlsafe(50),
     "MEMORY_ENCRYPTION_KEY": _key(),
     "MEMORY_TENANT_HMAC_KEY": _key(),

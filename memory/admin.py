@@ -1,0 +1,119 @@
+"""The admin's view of who may call. Memories are not here: no page of the admin opens a seal."""
+
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from memory.tokens import AccessToken, ServiceAccount
+
+STATE_COLOURS = {"active": "success", "expired": "warning", "revoked": "danger"}
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(state, state.capitalize()) for state in STATE_COLOURS]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[AccessToken]) -> QuerySet[AccessToken]:
+        match self.value():
+            case "revoked":
+                return queryset.filter(revoked_at__isnull=False)
+            case "expired":
+                return queryset.filter(revoked_at__isnull=True, expiry__lte=timezone.now())
+            case "active":
+                return queryset.filter(revoked_at__isnull=True).exclude(expiry__lte=timezone.now())
+        return queryset
+
+
+class NewTokenForm(forms.ModelForm):
+    """Whose, what for, for how long. The secret is made on saving."""
+
+    days = forms.IntegerField(
+        min_value=0, max_value=3650, help_text="Days until it expires; 0 for never.", widget=UnfoldAdminTextInputWidget
+    )
+
+    class Meta:
+        model = AccessToken
+        fields = ("user", "label")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["days"].initial = settings.MEMORY_TOKEN_DAYS
+
+
+@admin.register(AccessToken)
+class AccessTokenAdmin(ModelAdmin):
+    list_display = ("prefix", "user", "label", "shown_state", "created", "expiry", "last_used_at")
+    list_filter = (StateFilter,)
+    search_fields = ("token_key", "label", "user__username")
+    list_select_related = ("user",)
+    autocomplete_fields = ("user",)
+    actions = ("revoke",)
+    readonly_fields = ("prefix", "user", "shown_state", "created", "expiry", "last_used_at", "revoked_at")
+    fields = ("label", *readonly_fields)
+
+    @admin.display(description="Token", ordering="token_key")
+    def prefix(self, token: AccessToken) -> str:
+        return f"{token.token_key}…"
+
+    @display(description="State", label=STATE_COLOURS)
+    def shown_state(self, token: AccessToken) -> str:
+        return token.state
+
+    @admin.action(description="Revoke selected tokens", permissions=["change"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[AccessToken]) -> None:
+        count = queryset.filter(revoked_at__isnull=True).update(revoked_at=timezone.now())
+        self.message_user(request, f"Revoked: {count}.", messages.SUCCESS)
+
+    def get_form(self, request: HttpRequest, obj: AccessToken | None = None, change: bool = False, **kw: Any) -> Any:
+        if obj is None:
+            kw["form"] = NewTokenForm
+        return super().get_form(request, obj, change=change, **kw)
+
+    def get_fields(self, request: HttpRequest, obj: AccessToken | None = None) -> Any:
+        return ("user", "label", "days") if obj is None else self.fields
+
+    def get_readonly_fields(self, request: HttpRequest, obj: AccessToken | None = None) -> Any:
+        return () if obj is None else self.readonly_fields
+
+    def save_model(self, request: HttpRequest, obj: AccessToken, form: Any, change: bool) -> None:
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        days = form.cleaned_data["days"]
+        row, secret = AccessToken.objects.issue(
+            user=obj.user, label=obj.label, expires_in=timedelta(days=days) if days else None
+        )
+        # What follows (the log entry, the redirect) is about the row that was made.
+        obj.__dict__.update(row.__dict__)
+        text = format_html("Copy the token now, it is not shown again: <code>{}</code>", secret)
+        self.message_user(request, text, messages.WARNING)
+
+
+@admin.register(ServiceAccount)
+class ServiceAccountAdmin(ModelAdmin):
+    list_display = ("namespace", "user", "acts_for_users", "created_at")
+    search_fields = ("namespace", "user__username")
+    list_select_related = ("user",)
+    autocomplete_fields = ("user",)
+    fields = ("namespace", "user")
+
+    @display(description="Acts for users", boolean=True)
+    def acts_for_users(self, service: ServiceAccount) -> bool:
+        return service.may_act_for_users
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ServiceAccount | None = None) -> Any:
+        # The namespace is in its users' hashes: another name would be another set of users.
+        return () if obj is None else ("namespace",)

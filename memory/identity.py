@@ -1,0 +1,91 @@
+"""Who is calling, and whose memory the call is about.
+
+A user id is exact UTF-8 of 1 to 255 bytes in one of two canonical forms:
+
+    person:<pk>                           an account of ours
+    service:<namespace>:<external id>     a user that a service names in `X-Memory-User`
+
+So a service's "5" is never person 5, and two services never share "alice": a namespace is a slug, it holds no colon.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from memory.exceptions import InvalidUserId, SealedMemoryError
+from memory.security import validate_user_id
+
+USER_HEADER = "X-Memory-User"
+
+
+class IdentityError(SealedMemoryError):
+    """The caller cannot be identified."""
+
+
+class InvalidCredential(IdentityError):
+    """The access token is unknown, expired, revoked or malformed, or its account is inactive."""
+
+
+class UserHeaderMissing(IdentityError):
+    """This token acts for a service's users: name one in X-Memory-User."""
+
+
+class InvalidUserHeader(IdentityError):
+    """X-Memory-User must be UTF-8, without control characters, and short enough for a user id of 255 bytes."""
+
+
+class ActingForUsersDenied(IdentityError):
+    """This credential may not act for other users: X-Memory-User is refused."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A caller, and the user whose memory the caller reaches.
+
+    `account` is the Django user that owns the credential; `token` the access token, None for a browser session.
+    """
+
+    user_id: str
+    account: Any
+    token: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Identity of account {self.account.pk}>"
+
+
+def person_user_id(pk: int) -> str:
+    """The canonical user id of an account of ours."""
+    return f"person:{pk}"
+
+
+def service_user_id(namespace: str, external_id: str) -> str:
+    """The canonical user id of the user whom a service calls `external_id`. Raises InvalidUserId."""
+    if not external_id:
+        raise InvalidUserId("A service's user has a name.")
+    user_id = f"service:{namespace}:{external_id}"
+    validate_user_id(user_id)
+    return user_id
+
+
+def user_id_for(account: Any, header: str | None) -> str:
+    """Whose memory a call of `account` is about, given its `X-Memory-User` header as WSGI hands it over (Latin-1).
+
+    Raises ActingForUsersDenied, UserHeaderMissing or InvalidUserHeader.
+    """
+    service = getattr(account, "service_account", None)
+    if service is None or not service.may_act_for_users:
+        if header is not None:
+            raise ActingForUsersDenied(ActingForUsersDenied.__doc__)
+        return person_user_id(account.pk)
+    if header is None:
+        raise UserHeaderMissing(UserHeaderMissing.__doc__)
+    return _user_named_in(header, service.namespace)
+
+
+def _user_named_in(header: str, namespace: str) -> str:
+    try:
+        external_id = header.encode("latin-1").decode("utf-8")
+        if any(ord(character) < 32 or ord(character) == 127 for character in external_id):
+            raise InvalidUserId
+        return service_user_id(namespace, external_id)
+    except (UnicodeError, InvalidUserId):
+        raise InvalidUserHeader(InvalidUserHeader.__doc__) from None

@@ -1,0 +1,58 @@
+"""What tests are made of, as plain functions."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+from memory.tokens import ACT_FOR_USERS, AccessToken, ServiceAccount
+
+API = "/api/v1"
+
+
+def make_user(name: str = "alice", **fields: Any) -> User:
+    return User.objects.create_user(username=name, **fields)
+
+
+def make_token(user: User, expires_in: timedelta | None = timedelta(days=1)) -> str:
+    """The secret of a new token."""
+    return AccessToken.objects.issue(user=user, expires_in=expires_in)[1]
+
+
+def make_service(namespace: str = "acme", *, acts_for_users: bool = True) -> str:
+    """The secret of a token of a new service."""
+    user = make_user(f"service-{namespace}")
+    ServiceAccount.objects.create(user=user, namespace=namespace)
+    if acts_for_users:
+        user.user_permissions.add(Permission.objects.get(codename=ACT_FOR_USERS))
+    return make_token(user)
+
+
+def api_client(secret: str | None = None, *, user: str | None = None) -> Client:
+    """A client that sends a token, and the header that names a service's user (as UTF-8, the way a server sees it)."""
+    headers = {}
+    if secret is not None:
+        headers["Authorization"] = f"Bearer {secret}"
+    if user is not None:
+        headers["X-Memory-User"] = user.encode().decode("latin-1")
+    return Client(headers=headers, raise_request_exception=False)
+
+
+def person_client(name: str = "alice") -> Client:
+    """A client with the token of a new account."""
+    return api_client(make_token(make_user(name)))
+
+
+def vector(*hot: int) -> list[float]:
+    """An embedding that points along the given dimensions."""
+    return [1.0 if place in (hot or (0,)) else 0.0 for place in range(settings.MEMORY_EMBEDDING_DIM)]
+
+
+def index(client: Client, text: str = "a memory", *, embedding: list[float] | None = None, **fields: Any) -> Any:
+    """Store one document over HTTP; returns what the API said of it."""
+    body = {"text": text, "embedding": embedding or vector(), **fields}
+    response = client.post(f"{API}/memories/index", body, content_type="application/json")
+    assert response.status_code == 200, response.content
+    return response.json()["documents"][0]
