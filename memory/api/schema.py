@@ -1,0 +1,57 @@
+"""What every operation of the OpenAPI description shares: the user header and the problem answers."""
+
+from typing import Any
+
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from rest_framework import serializers
+
+from memory.identity import USER_HEADER
+
+
+class FieldErrorOutput(serializers.Serializer[Any]):
+    field = serializers.CharField()
+    message = serializers.CharField()
+
+
+class ProblemOutput(serializers.Serializer[Any]):
+    """RFC 9457."""
+
+    type = serializers.CharField()
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    detail = serializers.CharField()
+    errors = FieldErrorOutput(many=True, required=False)  # type: ignore[assignment]
+
+
+PROBLEM_TYPE = "application/problem+json"
+PROBLEMS = {
+    400: "Not valid; `errors` names the fields.",
+    401: "No valid access token.",
+    403: "This credential may not do that.",
+    413: "Too large.",
+    429: "Too many requests; see Retry-After.",
+    503: "The database is away; see Retry-After.",
+}
+NOT_FOUND = {404: "Nothing of yours under this address."}
+
+
+def answers(status: int, output: Any, description: str = "", *, missing: bool = False) -> dict[Any, Any]:
+    """The `responses` of an operation: its own answer, and the problems any operation may answer with."""
+    problems = {**PROBLEMS, **(NOT_FOUND if missing else {})}
+    return {
+        status: OpenApiResponse(output, description),
+        **{(code, PROBLEM_TYPE): OpenApiResponse(ProblemOutput, text) for code, text in problems.items()},
+    }
+
+
+class MemorySchema(AutoSchema):
+    def get_override_parameters(self) -> list[Any]:
+        return [
+            OpenApiParameter(
+                USER_HEADER,
+                str,
+                OpenApiParameter.HEADER,
+                description="The user a service acts for, in UTF-8. Only with a service's token.",
+            )
+        ]

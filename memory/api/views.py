@@ -1,0 +1,144 @@
+"""The API's verbs. A view parses, calls one function, responds."""
+
+from typing import Any
+from uuid import UUID
+
+from django.http import Http404
+from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from memory.api.fields import safe_name
+from memory.api.schema import answers
+from memory.api.serializers import (
+    BatchInput,
+    ChunkOutput,
+    DeletedOutput,
+    DocumentAddress,
+    DocumentInput,
+    ErasureOutput,
+    IndexOutput,
+    ListInput,
+    NoParameters,
+    PageOutput,
+    QueryInput,
+    QueryOutput,
+    documents_from,
+)
+from memory.api.throttling import IdentityThrottle
+from memory.browsing import get_chunk, list_chunks
+from memory.erasure import delete_chunk, delete_document, erase_user
+from memory.indexing import index_documents
+from memory.retrieval import query_memories
+from memory.rls import current_user_id
+
+ERASURE_NOTE = (
+    "Counted in the live tables. The write-ahead log, dead tuples and backups still hold the sealed rows until vacuum "
+    "has run and they have expired."
+)
+
+
+class MemoryAPIView(APIView):
+    """Counts against one of the throttle scopes `index`, `query` and `other`."""
+
+    throttle_classes = [IdentityThrottle]
+    throttle_scope = "other"
+
+
+class IndexView(MemoryAPIView):
+    throttle_scope = "index"
+
+    @extend_schema(
+        operation_id="index_memories",
+        summary="Store documents",
+        request=PolymorphicProxySerializer(
+            component_name="IndexInput", serializers=[DocumentInput, BatchInput], resource_type_field_name=None
+        ),
+        responses=answers(200, IndexOutput),
+    )
+    def post(self, request: Request) -> Response:
+        """Store one document, or `documents`, all of them or none. A `doc_id` that exists is replaced whole."""
+        indexed = index_documents(user_id=current_user_id(), documents=documents_from(request.data))
+        return Response(IndexOutput({"documents": indexed}).data)
+
+
+class QueryView(MemoryAPIView):
+    throttle_scope = "query"
+
+    @extend_schema(
+        operation_id="query_memories", summary="Ask", request=QueryInput, responses=answers(200, QueryOutput)
+    )
+    def post(self, request: Request) -> Response:
+        """The memories that answer a question best, best first."""
+        result = query_memories(user_id=current_user_id(), **_valid(QueryInput, request.data))
+        return Response(QueryOutput(result).data)
+
+
+class MemoriesView(MemoryAPIView):
+    @extend_schema(
+        operation_id="list_memories", summary="List", parameters=[ListInput], responses=answers(200, PageOutput)
+    )
+    def get(self, request: Request) -> Response:
+        """Every memory, newest first, a page at a time."""
+        parameters = _parameters(ListInput, request)
+        page = list_chunks(user_id=current_user_id(), after=parameters.pop("cursor", None), **parameters)
+        return Response(PageOutput(page).data)
+
+    @extend_schema(
+        operation_id="erase_memories", summary="Erase everything of mine", responses=answers(200, ErasureOutput)
+    )
+    def delete(self, request: Request) -> Response:
+        """Delete all memories of the calling user, and say what is left where."""
+        _parameters(NoParameters, request)
+        receipt = erase_user(user_id=current_user_id())
+        body = {"deleted": receipt.deleted, "remaining": receipt.remaining, "note": ERASURE_NOTE}
+        return Response(ErasureOutput(body).data)
+
+
+class MemoryView(MemoryAPIView):
+    @extend_schema(operation_id="get_memory", summary="Read one", responses=answers(200, ChunkOutput, missing=True))
+    def get(self, request: Request, chunk_id: UUID) -> Response:
+        """One memory."""
+        return Response(ChunkOutput(get_chunk(user_id=current_user_id(), chunk_id=chunk_id)).data)
+
+    @extend_schema(
+        operation_id="delete_memory", summary="Delete one", responses=answers(200, DeletedOutput, missing=True)
+    )
+    def delete(self, request: Request, chunk_id: UUID) -> Response:
+        """Delete one memory."""
+        return _deleted(delete_chunk(user_id=current_user_id(), chunk_id=chunk_id))
+
+
+class DocumentView(MemoryAPIView):
+    @extend_schema(
+        operation_id="delete_document",
+        summary="Delete a document",
+        responses=answers(200, DeletedOutput, missing=True),
+    )
+    def delete(self, request: Request, doc_id: str) -> Response:
+        """Delete every memory of one document."""
+        return _deleted(delete_document(user_id=current_user_id(), **_valid(DocumentAddress, {"doc_id": doc_id})))
+
+
+def _valid(serializer_class: Any, data: Any) -> dict[str, Any]:
+    serializer = serializer_class(data=data)
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
+
+
+def _parameters(serializer_class: Any, request: Request) -> dict[str, Any]:
+    """The query string, each parameter given once."""
+    repeated = {
+        safe_name(name): ["Give this once."] for name, values in request.query_params.lists() if len(values) > 1
+    }
+    if repeated:
+        raise ValidationError(repeated)
+    return _valid(serializer_class, request.query_params.dict())
+
+
+def _deleted(count: int) -> Response:
+    if not count:
+        raise Http404
+    return Response(DeletedOutput({"deleted": count}).data)
