@@ -5,6 +5,7 @@ A `.env` file next to `manage.py` (or the file that `ENV_FILE` names) is read fi
 """
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[:
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 INSTALLED_APPS = [
+    "unfold",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -33,7 +35,12 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "pgvector.django",
+    "django_prometheus",
     "rest_framework",
+    "knox",
+    "axes",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "project",
     "keys",
     "memory",
@@ -41,13 +48,19 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "project.middleware.RequestMiddleware",
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "memory.middleware.TenantMiddleware",
+    "axes.middleware.AxesMiddleware",
+    "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
 
 ROOT_URLCONF = "project.urls"
@@ -73,19 +86,138 @@ TIME_ZONE = "UTC"
 USE_I18N = False
 USE_TZ = True
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "static"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+# Static files are served from the packages themselves; only `collectstatic` needs a folder.
+STATIC_ROOT = env.str("STATIC_ROOT", default="") or None
+WHITENOISE_USE_FINDERS = True
 
 # --- Transport ------------------------------------------------------------------------------------------------------
-# HTTPS=1 in production: plain requests are redirected, cookies and HSTS are for HTTPS alone.
-HTTPS = env.bool("HTTPS", default=False)
-SECURE_SSL_REDIRECT = HTTPS
-SESSION_COOKIE_SECURE = HTTPS
-CSRF_COOKIE_SECURE = HTTPS
-SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000) if HTTPS else 0
-# Promises about the whole domain, hard to take back: yours to make.
+# Plain HTTP on this machine alone (`make serve`, `make demo`); never in production.
+INSECURE_HTTP = env.bool("INSECURE_HTTP", default=DEBUG)
+# How many proxies in front of us append to X-Forwarded-For and set X-Forwarded-Proto; 0 trusts neither header.
+TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXY_COUNT", default=0)
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXY_COUNT else None
+SECURE_SSL_REDIRECT = not INSECURE_HTTP
+# Probes and scrapers come from inside, without TLS.
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
+SECURE_HSTS_SECONDS = 0 if INSECURE_HTTP else env.int("SECURE_HSTS_SECONDS", default=31_536_000)
+# Promises about the whole domain, hard to take back: yours to make, and so no warning of ours.
 SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", default=False)
 SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_PRELOAD", default=False)
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+SESSION_COOKIE_SECURE = not INSECURE_HTTP
+CSRF_COOKIE_SECURE = not INSECURE_HTTP
+CSRF_FAILURE_VIEW = "project.errors.csrf_failure"
+SESSION_COOKIE_AGE = 12 * 3600
+# A new token passes through a message once: in the browser's cookie, never in a table of sessions.
+MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
+
+# --- Identity -------------------------------------------------------------------------------------------------------
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+# Days a new access token lives unless its maker says otherwise; 0 means it does not expire.
+MEMORY_TOKEN_DAYS = env.int("MEMORY_TOKEN_DAYS", default=365)
+KNOX_TOKEN_MODEL = "memory.AccessToken"  # noqa: S105
+REST_KNOX = {
+    "AUTH_HEADER_PREFIX": "Bearer",
+    # Secret scanners find a leaked token by its prefix.
+    "TOKEN_PREFIX": "smem_",
+    "TOKEN_TTL": timedelta(days=MEMORY_TOKEN_DAYS) if MEMORY_TOKEN_DAYS else None,
+}
+
+# Brute force on the admin's login: this many failures lock the account and the address out for this long.
+ADMIN_LOGIN_FAILURES = env.int("ADMIN_LOGIN_FAILURES", default=5)
+ADMIN_LOCKOUT_MINUTES = env.int("ADMIN_LOCKOUT_MINUTES", default=15)
+AXES_FAILURE_LIMIT = ADMIN_LOGIN_FAILURES
+AXES_COOLOFF_TIME = timedelta(minutes=ADMIN_LOCKOUT_MINUTES)
+AXES_LOCKOUT_PARAMETERS = ["username", "ip_address"]
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_CLIENT_IP_CALLABLE = "project.client_address.client_address"
+AXES_LOCKOUT_CALLABLE = "project.errors.locked_out"
+AXES_VERBOSE = False
+
+# --- API ------------------------------------------------------------------------------------------------------------
+REST_FRAMEWORK: dict[str, Any] = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["memory.authentication.IdentityAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["memory.api.parsers.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "memory.api.schema.MemorySchema",
+    "DEFAULT_METADATA_CLASS": None,
+    "URL_FORMAT_OVERRIDE": None,
+    "EXCEPTION_HANDLER": "project.errors.exception_handler",
+}
+# Sizes above these are refused with 413; bytes are of UTF-8.
+MEMORY_MAX_BODY_BYTES = env.int("MEMORY_MAX_BODY_BYTES", default=4 * 1024 * 1024)
+MEMORY_MAX_TEXT_BYTES = env.int("MEMORY_MAX_TEXT_BYTES", default=1024 * 1024)
+MEMORY_MAX_QUERY_BYTES = env.int("MEMORY_MAX_QUERY_BYTES", default=8 * 1024)
+MEMORY_MAX_METADATA_BYTES = env.int("MEMORY_MAX_METADATA_BYTES", default=16 * 1024)
+MEMORY_MAX_BATCH = env.int("MEMORY_MAX_BATCH", default=100)
+MEMORY_MAX_CHUNKS = env.int("MEMORY_MAX_CHUNKS", default=1_000)
+# Requests per identity, `number/period` with period s, min, h or d. Empty switches a limit off.
+MEMORY_THROTTLE_INDEX = env.str("MEMORY_THROTTLE_INDEX", default="600/min")
+MEMORY_THROTTLE_QUERY = env.str("MEMORY_THROTTLE_QUERY", default="1200/min")
+MEMORY_THROTTLE_OTHER = env.str("MEMORY_THROTTLE_OTHER", default="1200/min")
+
+SPECTACULAR_SETTINGS: dict[str, Any] = {
+    "TITLE": "Sealed Memory",
+    "DESCRIPTION": "Memory for AI agents, sealed per user. Errors are `application/problem+json` (RFC 9457).",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "ENABLE_DJANGO_DEPLOY_CHECK": False,
+}
+
+# --- Cache ----------------------------------------------------------------------------------------------------------
+# What all processes must share (throttles): a table in Postgres, or Redis by CACHE_URL=redis://….
+CACHE_URL = env.str("CACHE_URL", default="")
+CACHES: dict[str, dict[str, Any]] = {
+    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": CACHE_URL}
+    if CACHE_URL
+    else {"BACKEND": "project.cache.PostgresCache", "LOCATION": "project_cache"}
+}
+
+# --- Operations -----------------------------------------------------------------------------------------------------
+# Who may read /metrics: a bearer of this token, or an address in these networks that came through no proxy.
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
+METRICS_ALLOWED_NETWORKS = env.list("METRICS_ALLOWED_NETWORKS", default=[])
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"request": {"()": "project.logs.RequestFilter"}, "path": {"()": "project.logs.PathFilter"}},
+    "formatters": {"json": {"()": "project.logs.SafeJsonFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["request"]}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        "django": {"handlers": [], "level": "INFO", "propagate": True},
+        # The access log tells of every 4xx already.
+        "django.request": {"level": "ERROR", "filters": ["path"]},
+        "sentence_transformers": {"level": "WARNING"},
+        # runserver's own access log prints raw paths and query strings.
+        "django.server": {"handlers": [], "level": "ERROR", "propagate": True},
+    },
+}
+
+# --- Admin ----------------------------------------------------------------------------------------------------------
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "Sealed Memory",
+    "SITE_HEADER": "Sealed Memory",
+    "SITE_SUBHEADER": "Accounts, tokens and state; never a memory's text",
+    "SITE_SYMBOL": "lock",
+    "SITE_URL": "/api/v1/docs/",
+    "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": True,
+}
 
 # --- Keys -----------------------------------------------------------------------------------------------------------
 # Validated by system checks (`keys.E…`), which name the variable and the command that mends it, never the value.

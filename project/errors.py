@@ -1,0 +1,229 @@
+"""Errors as a caller sees them: `application/problem+json` (RFC 9457), and the only place where errors become HTTP.
+
+    {"type": "urn:sealed-memory:invalid-request", "title": "Bad Request", "status": 400,
+     "detail": "…", "errors": [{"field": "documents[3].chunks[0].embedding", "message": "…"}]}
+
+Nothing of a request's content is repeated: a detail is a sentence of ours, a field is a name of ours.
+"""
+
+import logging
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views import defaults
+from rest_framework import exceptions as drf
+
+from memory import identity
+from memory.exceptions import ChunkNotFound, EmbeddingModelUnavailable, IntegrityFailure, InvalidDocument
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 5
+DATABASE_AWAY = (OperationalError, InterfaceError)
+ADMIN_PREFIX = "/admin"
+
+FieldError = tuple[str, str]
+"""A field's name (`documents[0].text`) and what is wrong with it."""
+
+SLUGS = {
+    400: "invalid-request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    406: "not-acceptable",
+    413: "too-large",
+    415: "unsupported-media-type",
+    429: "too-many-requests",
+    500: "internal-error",
+    503: "unavailable",
+}
+
+DETAILS = {
+    400: "The request is malformed.",
+    401: "Send a valid access token: `Authorization: Bearer smem_…`.",
+    403: "This credential may not do that.",
+    404: "There is nothing of yours under this address.",
+    405: "This address does not answer that method; see the Allow header.",
+    406: "Answers are application/json.",
+    413: "The request is larger than this service takes.",
+    415: "Send application/json.",
+    429: "Too many requests; see the Retry-After header.",
+    500: "Something went wrong on our side; the log has it under the X-Request-ID of this answer.",
+    503: "A part of this service is away; try again after the Retry-After header's seconds.",
+}
+
+
+def problem(
+    status: int,
+    detail: str | None = None,
+    *,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+    slug: str | None = None,
+) -> HttpResponse:
+    """A problem+json answer. `detail` and `errors` go out as they are: never put a request's content into them."""
+    body: dict[str, Any] = {
+        "type": f"urn:sealed-memory:{slug or SLUGS.get(status, 'error')}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail or DETAILS.get(status, HTTPStatus(status).description),
+    }
+    if errors:
+        body["errors"] = [{"field": field, "message": message} for field, message in errors]
+    response = JsonResponse(body, status=status, content_type="application/problem+json", headers=headers)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+# --- Inside a view: DRF's exception handler ---
+
+
+def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse:
+    """Answer whatever an API view raised; what nobody foresaw becomes a 500 that says nothing and a log line."""
+    response = _identity_problem(exc) or _domain_problem(exc) or _framework_problem(exc)
+    if response is not None:
+        return response
+    logger.error("unhandled exception", exc_info=exc)
+    return problem(500)
+
+
+def _identity_problem(exc: Exception) -> HttpResponse | None:
+    field = [(identity.USER_HEADER, str(exc))]
+    match exc:
+        case identity.InvalidCredential():
+            return _unauthenticated(str(exc))
+        case identity.ActingForUsersDenied():
+            return problem(403, str(exc), errors=field)
+        case identity.UserHeaderMissing() | identity.InvalidUserHeader():
+            return problem(400, str(exc), errors=field)
+    return None
+
+
+def _domain_problem(exc: Exception) -> HttpResponse | None:
+    match exc:
+        case ChunkNotFound():
+            return problem(404)
+        case InvalidDocument():
+            return problem(400, errors=[(exc.field, exc.message)])
+        case IntegrityFailure():
+            logger.error("integrity failure", extra={"reason": type(exc).__name__})
+            return problem(500, "The seal of this memory does not open.", slug="integrity-failure")
+        case EmbeddingModelUnavailable():
+            logger.error("embedding model unavailable")
+            return problem(503, "The embedding model is away.", headers={"Retry-After": str(RETRY_SECONDS)})
+        case OperationalError() | InterfaceError():
+            return database_away(exc)
+    return None
+
+
+def _framework_problem(exc: Exception) -> HttpResponse | None:
+    match exc:
+        case drf.ValidationError():
+            return invalid(exc.detail)
+        case drf.NotAuthenticated() | drf.AuthenticationFailed():
+            return _unauthenticated()
+        case drf.Throttled():
+            return problem(429, headers={"Retry-After": str(max(1, math.ceil(getattr(exc, "wait", None) or 1)))})
+        case drf.ParseError():
+            return problem(400, str(exc.detail))
+        case drf.APIException():
+            return problem(exc.status_code)
+        case Http404():
+            return problem(404)
+        case PermissionDenied():
+            return problem(403)
+        case RequestDataTooBig():
+            return problem(413)
+        case SuspiciousOperation():
+            return problem(400)
+    return None
+
+
+def _unauthenticated(detail: str | None = None) -> HttpResponse:
+    return problem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="memory"'})
+
+
+def database_away(exc: BaseException) -> HttpResponse:
+    """503: the database does not answer. What it said may hold content, so only the kind of error is logged."""
+    logger.error("database unavailable", extra={"reason": type(exc.__cause__ or exc).__name__})
+    return problem(503, headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+def invalid(detail: Any) -> HttpResponse:
+    """400 for a serializer's findings, or 413 when every one of them is about size."""
+    leaves = list(_leaves(detail))
+    status = 413 if leaves and all(code == "too_large" for _, _, code in leaves) else 400
+    return problem(status, "The request is not valid; see errors.", errors=[leaf[:2] for leaf in leaves])
+
+
+def _leaves(detail: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
+    """(field, message, code) of every finding in DRF's nested dicts and lists."""
+    if isinstance(detail, Mapping):
+        for key, value in detail.items():
+            yield from _leaves(value, _join(path, key))
+    elif isinstance(detail, drf.ErrorDetail):
+        yield path or "(body)", str(detail), detail.code or ""
+    elif isinstance(detail, Sequence) and not isinstance(detail, str):
+        for index, value in enumerate(detail):
+            yield from _leaves(value, path if isinstance(value, drf.ErrorDetail) else f"{path}[{index}]")
+
+
+def _join(path: str, key: str | int) -> str:
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    if key == "non_field_errors":
+        return path
+    return f"{path}.{key}" if path else key
+
+
+# --- Outside a view: Django's handlers, which also hear what middleware raised ---
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """handler400."""
+    return problem(413 if isinstance(exception, RequestDataTooBig) else 400)
+
+
+def permission_denied(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """handler403."""
+    if _is_admin(request) and exception is not None:
+        return defaults.permission_denied(request, exception)
+    return problem(403)
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """handler404."""
+    if _is_admin(request) and exception is not None:
+        return defaults.page_not_found(request, exception)
+    return problem(404)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """handler500; called while the exception is being handled."""
+    exc = sys.exc_info()[1]
+    if isinstance(exc, DATABASE_AWAY):
+        return database_away(exc)
+    return defaults.server_error(request) if _is_admin(request) else problem(500)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """CSRF_FAILURE_VIEW, for pages; API views enforce CSRF in their authenticator."""
+    return problem(403, "The CSRF token is missing or wrong; reload the page and try again.")
+
+
+def locked_out(request: HttpRequest, response: Any = None, credentials: Any = None) -> HttpResponse:
+    """AXES_LOCKOUT_CALLABLE: too many failed logins."""
+    seconds = str(60 * settings.ADMIN_LOCKOUT_MINUTES)
+    return problem(429, "Too many failed logins; wait before the next one.", headers={"Retry-After": seconds})
+
+
+def _is_admin(request: HttpRequest) -> bool:
+    return request.path_info.startswith(ADMIN_PREFIX)

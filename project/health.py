@@ -1,0 +1,55 @@
+"""Probes: is the process alive, and may it be given work?"""
+
+import logging
+from collections.abc import Callable
+
+from django.db import connection
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from keys.keyring import get_keyring
+from memory.live_database import assert_live_database
+
+logger = logging.getLogger(__name__)
+
+
+@never_cache
+@require_safe
+def healthz(request: HttpRequest) -> JsonResponse:
+    """200 as long as the process answers; touches nothing else."""
+    return JsonResponse({"status": "ok"})
+
+
+@never_cache
+@require_safe
+def readyz(request: HttpRequest) -> JsonResponse:
+    """200 when every part is `ok`, else 503 with `failing` beside the parts that are not. Reasons go to the log."""
+    parts = {name: "ok" if _passes(name, check) else "failing" for name, check in CHECKS.items()}
+    ready = all(state == "ok" for state in parts.values())
+    headers = {} if ready else {"Retry-After": "5"}
+    body = {"status": "ok" if ready else "failing", "parts": parts}
+    return JsonResponse(body, status=200 if ready else 503, headers=headers)
+
+
+def _passes(name: str, check: Callable[[], object]) -> bool:
+    try:
+        check()
+    except Exception as failure:
+        logger.warning("not ready", exc_info=failure, extra={"part": name})
+        return False
+    return True
+
+
+def _check_pgvector() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+        if cursor.fetchone() is None:
+            raise LookupError("The database lacks the extension `vector`.")
+
+
+CHECKS: dict[str, Callable[[], object]] = {
+    "database": lambda: assert_live_database(),
+    "pgvector": _check_pgvector,
+    "keys": lambda: get_keyring(),
+}

@@ -1,0 +1,45 @@
+"""`/metrics`, for Prometheus and for nobody else.
+
+Closed unless METRICS_TOKEN or METRICS_ALLOWED_NETWORKS opens it. The loopback address is not trusted by default: behind
+a proxy on the same host the whole world comes from there. With several worker processes PROMETHEUS_MULTIPROC_DIR
+(which `project/gunicorn.py` sets) makes one scrape tell of all of them.
+"""
+
+from hmac import compare_digest
+from ipaddress import ip_address, ip_network
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+from django_prometheus.exports import ExportToDjangoView
+
+from project.errors import problem
+
+PROXY_HEADERS = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
+
+
+@never_cache
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Prometheus' text format, or 403."""
+    if _bears_token(request) or _comes_from_allowed_network(request):
+        return ExportToDjangoView(request)
+    return problem(403, "Send METRICS_TOKEN as a bearer token, or scrape from METRICS_ALLOWED_NETWORKS.")
+
+
+def _bears_token(request: HttpRequest) -> bool:
+    expected = f"Bearer {settings.METRICS_TOKEN}"
+    given = request.META.get("HTTP_AUTHORIZATION", "")
+    return bool(settings.METRICS_TOKEN) and compare_digest(given.encode(), expected.encode())
+
+
+def _comes_from_allowed_network(request: HttpRequest) -> bool:
+    """Only the peer itself counts: what came through a proxy carries the proxy's address."""
+    if any(header in request.META for header in PROXY_HEADERS):
+        return False
+    try:
+        address = ip_address(request.META.get("REMOTE_ADDR", ""))
+    except ValueError:
+        return False
+    return any(address in ip_network(network, strict=False) for network in settings.METRICS_ALLOWED_NETWORKS)
