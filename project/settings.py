@@ -238,6 +238,50 @@ MODELS_MAY_DOWNLOAD = env.bool("MODELS_MAY_DOWNLOAD", default=False)
 # Language of stemming and stop words, by its Snowball name; an unknown one gets neither. A change needs a reindex.
 MEMORY_LEXICAL_LANGUAGE = env.str("MEMORY_LEXICAL_LANGUAGE", default="english")
 
+# --- Rerank ---------------------------------------------------------------------------------------------------------
+# False: the cross-encoder is never loaded, whatever the switch in the admin says.
+RERANK_ENABLED = env.bool("RERANK_ENABLED", default=True)
+# A hub name or a local directory; the revision is a commit of the hub, so that weights never change unasked.
+RERANK_MODEL = env.str("RERANK_MODEL", default="cross-encoder/ms-marco-TinyBERT-L-2-v2")
+RERANK_REVISION = env.str("RERANK_REVISION", default="81d1926f67cb8eee2c2be17ca9f793c7c3bd20cc")
+# SHA-256 of model.safetensors, checked at load when given.
+RERANK_MODEL_SHA256 = env.str("RERANK_MODEL_SHA256", default="")
+# Whether a serving process may download the model; `manage.py fetch_models` does it ahead of time.
+RERANK_ALLOW_DOWNLOAD = env.bool("RERANK_ALLOW_DOWNLOAD", default=False)
+# auto, onnx, torch or remote; auto is onnx on the CPU and torch on a GPU.
+RERANK_BACKEND = env.str("RERANK_BACKEND", default="auto")
+# auto, cpu, cuda or cuda:N.
+RERANK_DEVICE = env.str("RERANK_DEVICE", default="auto")
+# How long an answer waits for its new order, in milliseconds.
+RERANK_TIMEOUT_MS = env.int("RERANK_TIMEOUT_MS", default=250)
+# How many candidates the query endpoint asks for and reranks.
+RERANK_CANDIDATES = env.int("RERANK_CANDIDATES", default=24)
+# replace: the cross-encoder's order. rrf: reciprocal rank fusion of it with the candidates' order.
+RERANK_FUSION = env.str("RERANK_FUSION", default="replace")
+# Pairs and padded tokens of one forward; requests that may wait.
+RERANK_BATCH_SIZE = env.int("RERANK_BATCH_SIZE", default=32)
+RERANK_BATCH_TOKENS = env.int("RERANK_BATCH_TOKENS", default=16384)
+RERANK_QUEUE_SIZE = env.int("RERANK_QUEUE_SIZE", default=64)
+# Tokens of a pair and of its query; a longer passage is cut, or scored as the best of up to 3 windows.
+RERANK_MAX_TOKENS = env.int("RERANK_MAX_TOKENS", default=512)
+RERANK_QUERY_TOKENS = env.int("RERANK_QUERY_TOKENS", default=64)
+RERANK_WINDOWS = env.int("RERANK_WINDOWS", default=1)
+# CPU threads of the onnx backend; 0: as many as the process may use, at most 4.
+RERANK_THREADS = env.int("RERANK_THREADS", default=0)
+# A text-embeddings-inference compatible server, its bearer token, and connections of one process to it.
+RERANK_REMOTE_URL = env.str("RERANK_REMOTE_URL", default="")
+RERANK_REMOTE_TOKEN = env.str("RERANK_REMOTE_TOKEN", default="")
+RERANK_REMOTE_CONNECTIONS = env.int("RERANK_REMOTE_CONNECTIONS", default=4)
+# Query, relevant passage, irrelevant passage: their order is checked at load. [] switches the check off.
+RERANK_GOLDEN = env.json(
+    "RERANK_GOLDEN",
+    default=[
+        "What is the capital of France?",
+        "Paris is the capital and largest city of France.",
+        "Bananas are rich in potassium and grow in warm climates.",
+    ],
+)
+
 # --- Database -------------------------------------------------------------------------------------------------------
 # Without a DATABASE_URL, an embedded Postgres in this folder, started on the first connection.
 EMBEDDED_POSTGRES_DIR = env.str("EMBEDDED_POSTGRES_DIR", default=str(BASE_DIR / ".data"))

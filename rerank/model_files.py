@@ -1,0 +1,107 @@
+"""Where the weights lie, and whether they are whole.
+
+A model is a directory with `config.json`, `tokenizer.json` and `model.safetensors`. Pickled weights are never read.
+Nothing here reaches out to the network unless the choice allows it.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rerank.config import ModelChoice
+from rerank.outcomes import ModelUnavailable
+
+CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
+# What the torch backend's loader reads besides.
+EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "modules.json")
+REMEDY = "Run `manage.py fetch_models` where the model hub can be reached, or set RERANK_MODEL to a local directory."
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A verified model on disk."""
+
+    directory: Path
+    name: str
+    revision: str
+    config: dict[str, Any]
+
+
+def locate(choice: ModelChoice) -> Path:
+    """The model's directory: RERANK_MODEL itself when it is one, else the hub cache's snapshot of the pinned revision.
+
+    Raises ModelUnavailable. Downloads only with `allow_download`.
+    """
+    local = Path(choice.name).expanduser()
+    if local.is_dir():
+        return local
+    if local.is_absolute() or choice.name.startswith((".", "~")):
+        raise ModelUnavailable(f"RERANK_MODEL is no directory: {choice.name}. {REMEDY}")
+    return _snapshot(choice)
+
+
+def _snapshot(choice: ModelChoice) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                choice.name,
+                revision=choice.revision,
+                allow_patterns=[CONFIG, TOKENIZER, WEIGHTS, *EXTRAS],
+                local_files_only=not choice.allow_download,
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        raise ModelUnavailable(f"{choice.name}@{choice.revision} is not on this machine. {REMEDY}") from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise ModelUnavailable(f"{choice.name}: the model hub gave {type(error).__name__}. {REMEDY}") from error
+
+
+def verify(directory: Path, choice: ModelChoice) -> ModelFiles:
+    """Check that the files are there, readable and finite, and have the hash of RERANK_MODEL_SHA256 where one is set.
+
+    Raises ModelUnavailable naming the file.
+    """
+    for name in (CONFIG, TOKENIZER, WEIGHTS):
+        if not (directory / name).is_file():
+            raise ModelUnavailable(f"{name} is missing in {directory}. {REMEDY}")
+    if choice.sha256 and sha256_of(directory / WEIGHTS) != choice.sha256.lower():
+        raise ModelUnavailable(f"{WEIGHTS} in {directory} does not have the hash that RERANK_MODEL_SHA256 names.")
+    load_weights(directory)
+    return ModelFiles(directory, choice.name, choice.revision, _read_config(directory))
+
+
+def load_weights(directory: Path) -> dict[str, np.ndarray]:
+    """All tensors by name. Raises ModelUnavailable when the file is cut short, garbled or holds NaN or infinity."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        weights = load_file(directory / WEIGHTS)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelUnavailable(f"{WEIGHTS} in {directory} is corrupt ({type(error).__name__}). {REMEDY}") from error
+    broken = [name for name, tensor in weights.items() if tensor.dtype.kind == "f" and not np.isfinite(tensor).all()]
+    if broken:
+        raise ModelUnavailable(f"{WEIGHTS} in {directory} holds values that are no numbers, first in {broken[0]}.")
+    return weights
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(f"{CONFIG} in {directory} cannot be read. {REMEDY}") from error
+    if not isinstance(config, dict):
+        raise ModelUnavailable(f"{CONFIG} in {directory} holds no object. {REMEDY}")
+    return config

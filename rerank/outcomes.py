@@ -1,0 +1,68 @@
+"""What a rerank comes to: an order with scores, or the candidates' own order and the reason why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class SkipReason(StrEnum):
+    """Why the candidates' own order was returned. The values are part of the API."""
+
+    DISABLED = "disabled"
+    LOADING = "loading"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    TIMEOUT = "timeout"
+    BREAKER_OPEN = "breaker_open"
+    QUEUE_FULL = "queue_full"
+    PREDICTED_LATE = "predicted_late"
+    ERROR = "error"
+    NAN_SCORES = "nan_scores"
+
+
+class Skipped(Exception):
+    """The cross-encoder gave no usable scores, for the `reason` it carries. Never leaves the app."""
+
+    def __init__(self, reason: SkipReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class ModelUnavailable(Exception):
+    """The cross-encoder cannot be loaded; the message says why and what an operator can do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RerankedResult:
+    """One candidate in its new place.
+
+    `index` is its position in the caller's list, `score` the raw logit (None when skipped).
+    """
+
+    index: int
+    text: str
+    score: float | None
+    reranked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reranking:
+    """`order`: candidate indices, best first, always a permutation. `scores`: raw logits by candidate, or None."""
+
+    order: tuple[int, ...]
+    scores: tuple[float, ...] | None
+    skip_reason: SkipReason | None = None
+
+    @property
+    def reranked(self) -> bool:
+        return self.scores is not None
+
+    @classmethod
+    def skipped(cls, count: int, reason: SkipReason) -> "Reranking":
+        return cls(order=tuple(range(count)), scores=None, skip_reason=reason)
+
+    def results(self, texts: Sequence[str]) -> list[RerankedResult]:
+        """The candidates `texts` (the caller's list, in its order) in the order found."""
+        return [
+            RerankedResult(index, texts[index], self.scores[index] if self.scores else None, self.reranked)
+            for index in self.order
+        ]

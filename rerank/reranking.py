@@ -1,0 +1,147 @@
+"""The verbs: query and candidates in, a better order out, or the candidates' own order and the reason."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from django.conf import settings
+
+from rerank import flag, metrics, runtime
+from rerank.backends import Backend
+from rerank.failures import describe
+from rerank.jobs import Job
+from rerank.ordering import FUSIONS
+from rerank.outcomes import ModelUnavailable, RerankedResult, Reranking, Skipped, SkipReason
+
+logger = logging.getLogger(__name__)
+
+# Answered at once, without the model: their latency would only flatter the figures.
+TURNED_AWAY = {
+    SkipReason.DISABLED,
+    SkipReason.LOADING,
+    SkipReason.MODEL_UNAVAILABLE,
+    SkipReason.BREAKER_OPEN,
+    SkipReason.QUEUE_FULL,
+    SkipReason.PREDICTED_LATE,
+}
+
+
+async def rerank(query: str, candidates: Sequence[str], timeout_ms: float = 250) -> list[RerankedResult]:
+    """The candidates, best first. Never raises on account of the model: on any failure they keep their order.
+
+    `candidates` come in retrieval order and are not changed. `timeout_ms` bounds the wait, not the loading.
+    """
+    reranking = await rerank_with_reason(query, candidates, timeout_ms=timeout_ms)
+    return reranking.results(candidates or ())
+
+
+async def maybe_rerank(query: str, candidates: Sequence[str]) -> list[str]:
+    """The texts in their new order, or as they came."""
+    return [result.text for result in await rerank(query, candidates, settings.RERANK_TIMEOUT_MS)]
+
+
+async def rerank_with_reason(query: str, candidates: Sequence[str], *, timeout_ms: float | None = None) -> Reranking:
+    """As `rerank`, but tells the reason when the order is the candidates' own. Cancelling it drops the work."""
+    request = _Request(query, tuple(candidates or ()), _seconds(timeout_ms))
+    with _observed(request):
+        if not await flag.ais_enabled():
+            raise Skipped(SkipReason.DISABLED)
+        if request.passages:
+            job = _submit(request)
+            try:
+                async with asyncio.timeout(request.time_left()):
+                    request.take(await asyncio.wrap_future(job.future))
+            except TimeoutError:
+                raise Skipped(SkipReason.TIMEOUT) from None
+    return request.outcome
+
+
+def rerank_now(query: str, candidates: Sequence[str], *, timeout_ms: float | None = None) -> Reranking:
+    """The synchronous twin for views. Shares engine, breaker and metrics with the coroutines."""
+    request = _Request(query, tuple(candidates or ()), _seconds(timeout_ms))
+    with _observed(request):
+        if not flag.is_enabled():
+            raise Skipped(SkipReason.DISABLED)
+        if request.passages:
+            job = _submit(request)
+            try:
+                request.take(job.future.result(request.time_left()))
+            except FutureTimeout:
+                job.future.cancel()
+                raise Skipped(SkipReason.TIMEOUT) from None
+    return request.outcome
+
+
+def get_cross_encoder() -> Backend:
+    """The loaded scorer: lazy, cached, thread-safe; `predict(pairs)` gives raw logits.
+
+    Loads on first use, which takes seconds. Raises ModelUnavailable, saying what to do; also when RERANK_ENABLED is
+    false, because then the cross-encoder is never loaded.
+    """
+    if not settings.RERANK_ENABLED:
+        raise ModelUnavailable("RERANK_ENABLED is false.")
+    return runtime.current().load_now().backend
+
+
+def get_rerank_metrics() -> dict[str, object]:
+    """This process's own figures: skipped requests, latency in ms over the last 1,024 that
+    reached the model, device, breaker, outcomes."""
+    engine = runtime.current().engine
+    outcomes = metrics.outcome_counts()
+    return {
+        "rerank_skipped_total": sum(count for outcome, count in outcomes.items() if outcome != "reranked"),
+        "rerank_latency_ms": metrics.LATENCY_MS.summary(),
+        "device": engine.backend.device if engine else "none",
+        "outcomes": outcomes,
+        "status": runtime.current().status.value,
+        "breaker": engine.breaker.snapshot().state.value if engine else "closed",
+    }
+
+
+@dataclass(slots=True)
+class _Request:
+    query: str
+    passages: tuple[str, ...]
+    timeout: float
+    started: float = field(default_factory=time.perf_counter)
+    outcome: Reranking = Reranking((), ())
+
+    def time_left(self) -> float:
+        return max(0.0, self.timeout - (time.perf_counter() - self.started))
+
+    def take(self, scores: tuple[float, ...]) -> None:
+        self.outcome = Reranking(FUSIONS[settings.RERANK_FUSION](scores), scores)
+
+
+def _seconds(timeout_ms: float | None) -> float:
+    return (settings.RERANK_TIMEOUT_MS if timeout_ms is None else timeout_ms) / 1000
+
+
+def _submit(request: _Request) -> Job:
+    return runtime.current().serving_engine().submit(request.query, request.passages, request.time_left())
+
+
+@contextmanager
+def _observed(request: _Request) -> Iterator[None]:
+    """Turn every failure into the candidates' own order, and count the outcome."""
+    try:
+        yield
+    except Skipped as skip:
+        request.outcome = Reranking.skipped(len(request.passages), skip.reason)
+    except Exception as error:
+        logger.error("Reranking failed: %s", describe(error))
+        request.outcome = Reranking.skipped(len(request.passages), SkipReason.ERROR)
+    _count(request)
+
+
+def _count(request: _Request) -> None:
+    elapsed = time.perf_counter() - request.started
+    reason = request.outcome.skip_reason
+    metrics.count_outcome(reason.value if reason else "reranked")
+    metrics.TOTAL_SECONDS.observe(elapsed)
+    if reason not in TURNED_AWAY:
+        metrics.LATENCY_MS.add(elapsed * 1000)
