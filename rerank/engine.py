@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 # A request is refused when its predicted end leaves less than this margin of its time: machines are noisy.
 PREDICTED_SHARE_OF_TIMEOUT = 0.8
 RESTARTS = 1
+# After an out-of-memory halved the batches: so many healthy forwards, and they are doubled again.
+HEALTHY_BEFORE_GROWING = 100
 BREAKER_GAUGE = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 
@@ -59,7 +61,8 @@ class Engine:
         self.backend = backend
         self.breaker = breaker
         self.limits = limits or EngineLimits()
-        self._pairs = self.limits.pairs
+        self._pairs = self.limits.pairs  # fewer for a while after running out of memory
+        self._healthy = 0
         self._clock = clock
         self._wake = threading.Condition()
         self._queue: deque[Job] = deque()
@@ -256,14 +259,14 @@ class Engine:
                 self._fail(job, SkipReason.NAN_SCORES)
 
     def _score_in_halves(self, work: Sequence[tuple[Job, int, EncodedPair]]) -> None:
-        """Out of memory: never again batches of this size, and this one in halves. A lone pair fails."""
+        """Out of memory: smaller batches for a while, and this one in halves. A lone pair fails."""
         half = len(work) // 2
         if not half:
             self._fail(work[0][0], SkipReason.ERROR)
             return
         if half < self._pairs:
-            logger.warning("Out of memory with %d pairs; batches are limited to %d from now on", len(work), half)
-            self._pairs = half
+            logger.warning("Out of memory with %d pairs; batches are limited to %d for a while", len(work), half)
+            self._pairs, self._healthy = half, 0
         self._score(work[:half])
         self._score(work[half:])
 
@@ -289,6 +292,9 @@ class Engine:
 
     def _record(self, pairs: Sequence[EncodedPair], seconds: float, healthy: bool) -> None:
         self.breaker.record(seconds, failed=not healthy)
+        self._healthy += healthy
+        if healthy and self._healthy % HEALTHY_BEFORE_GROWING == 0:
+            self._pairs = min(self.limits.pairs, 2 * self._pairs)
         self._show_breaker()
         metrics.FORWARD_SECONDS.observe(seconds)
         metrics.BATCH_PAIRS.observe(len(pairs))

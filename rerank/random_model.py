@@ -33,13 +33,15 @@ TINYBERT: dict[str, Any] = {
 }
 
 
-def write_random_model(directory: Path, *, seed: int = 0, scale: float = 0.05) -> Path:
+def write_random_model(
+    directory: Path, *, config: dict[str, Any] = TINYBERT, seed: int = 0, scale: float = 0.05
+) -> Path:
     """Write config, weights and tokenizer into `directory` (made when absent), and return it."""
     from safetensors.numpy import save_file
 
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / CONFIG).write_text(json.dumps(TINYBERT, indent=2), encoding="utf-8")
-    save_file(_random_weights(TINYBERT, seed, scale), directory / WEIGHTS, metadata={"format": "pt"})
+    (directory / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+    save_file(_random_weights(config, seed, scale), directory / WEIGHTS, metadata={"format": "pt"})
     _copy_tokenizer(directory)
     return directory
 

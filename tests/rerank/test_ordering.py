@@ -1,0 +1,61 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank.batching import plan_forwards
+from rerank.latency import LatencyWindow, percentile
+from rerank.ordering import FUSIONS, by_reciprocal_rank, by_score
+from rerank.texts import clean
+
+scores = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=60)
+
+
+def test_ties_keep_the_candidates_order() -> None:
+    assert by_score([1.0, 2.0, 1.0, 2.0, 1.0]) == (1, 3, 0, 2, 4)
+    assert by_score([0.0] * 24) == tuple(range(24))
+
+
+def test_fusion_keeps_what_both_orders_agree_on_and_moves_less_than_replacement() -> None:
+    best_last = [0.0, 1.0, 2.0, 9.0]
+    assert by_score(best_last) == (3, 2, 1, 0)
+    # 1/60 + 1/63 is more than twice 1/61.5: agreement at the ends beats the middle.
+    assert by_reciprocal_rank(best_last) == (0, 3, 1, 2)
+    assert by_reciprocal_rank([3.0, 2.0, 1.0]) == (0, 1, 2)
+
+
+@given(scores)
+def test_every_fusion_is_a_permutation(values: list[float]) -> None:
+    for fuse in FUSIONS.values():
+        assert sorted(fuse(values)) == list(range(len(values)))
+
+
+@given(st.lists(st.integers(1, 512), max_size=80))
+def test_forwards_partition_the_pairs_within_both_budgets(lengths: list[int]) -> None:
+    plan = plan_forwards(lengths, max_pairs=32, max_tokens=2048)
+    assert sorted(position for batch in plan for position in batch) == list(range(len(lengths)))
+    for batch in plan:
+        longest = max(lengths[position] for position in batch)
+        assert len(batch) <= 32
+        assert len(batch) * longest <= 2048
+        assert min(lengths[position] for position in batch) >= longest / 2
+
+
+def test_a_full_batch_of_like_pairs_is_one_forward() -> None:
+    assert len(plan_forwards([120] * 32, max_pairs=32, max_tokens=16384)) == 1
+
+
+def test_percentiles_are_nearest_rank() -> None:
+    values = [float(value) for value in range(1, 101)]
+    assert (percentile(values, 0.5), percentile(values, 0.95), percentile(values, 1)) == (50, 95, 100)
+    assert percentile([], 0.5) == 0.0
+    window = LatencyWindow(size=3)
+    for value in (100.0, 1.0, 2.0, 3.0):
+        window.add(value)
+    assert window.summary() == {"p50": 2.0, "p95": 3.0, "max": 3.0}  # the first is forgotten
+
+
+def test_clean_makes_anything_encodable_and_short() -> None:
+    assert clean(None, 8) == ""
+    assert clean(b"bytes", 8) == ""
+    assert clean("a\ud800b", 8) == "a?b"
+    assert clean("\U0001f600 שלום", 8) == "\U0001f600 שלום"
+    assert len(clean("x" * 10_000_000, 512)) == 8192
