@@ -64,7 +64,18 @@ def tenant_transaction(user_id: str | None = None, *, using: str = DEFAULT_DB_AL
     else's atomic block it joins that transaction, and takes the setting back before it leaves, because a released
     savepoint would keep it. Raises TenantNotBound, InvalidUserId, or SecondTenant when another user's door is open.
     """
-    user_hash = hmac_user(current_user_id() if user_id is None else user_id)
+    with tenant_transaction_by_hash(
+        hmac_user(current_user_id() if user_id is None else user_id), using=using
+    ) as user_hash:
+        yield user_hash
+
+
+@contextmanager
+def tenant_transaction_by_hash(user_hash: str, *, using: str = DEFAULT_DB_ALIAS) -> Iterator[str]:
+    """The same door for an operator's maintenance, which knows tenants by the hashes of the census and no user ids.
+
+    Raises ValueError unless `user_hash` is 64 lower-case hex, SecondTenant as `tenant_transaction` does.
+    """
     connection = connections[using]
     open_hash = _open_doors.get(connection)
     if open_hash is not None:

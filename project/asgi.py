@@ -8,6 +8,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 
 application = get_asgi_application()
 
-from memory.live_database import assert_live_database  # noqa: E402  (needs the apps that the line above loads)
+from keys import heartbeat  # noqa: E402  (needs the apps that the line above loads)
+from memory.live_database import assert_live_database  # noqa: E402
 
 assert_live_database()
+heartbeat.start("asgi")

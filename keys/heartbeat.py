@@ -1,0 +1,126 @@
+"""Serving processes say every 15 seconds which keys they hold, so that a rotation never leaves one of them blind.
+
+    heartbeat.start("wsgi")     # in wsgi.py and asgi.py; never in a management command
+
+A process that has been silent for 60 seconds is forgotten.
+"""
+
+import atexit
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+from django.db import DatabaseError, connection
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from keys.keyring import get_keyring
+from keys.models import KeyRecord, ProcessHeartbeat, Purpose
+from keys.process import process_id
+
+EVERY_SECONDS = 15.0
+FORGOTTEN_AFTER = timedelta(seconds=60)
+
+logger = logging.getLogger(__name__)
+_role: str | None = None
+
+
+def start(role: str) -> None:
+    """Report this process now and every 15 seconds from a daemon thread, and its forked children as well."""
+    global _role
+    first = _role is None
+    _role = role
+    _start_thread()
+    if first:
+        os.register_at_fork(after_in_child=_start_thread)
+        atexit.register(stop)
+
+
+def stop() -> None:
+    """Take this process off the list, so that a restart need not wait until it is forgotten."""
+    with contextlib.suppress(DatabaseError), contextlib.closing(connection):
+        ProcessHeartbeat.objects.filter(process=process_id()).delete()
+
+
+def beat(role: str) -> None:
+    """Report this process and the key ids it holds, and forget processes that ended without a word."""
+    keyring = get_keyring()
+    facts = ProcessHeartbeat(
+        process=process_id(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        role=role,
+        sealing_key_id=keyring.sealing.key_id,
+        encryption_key_ids=[key.key_id for key in keyring.opening],
+        hmac_current_key_id=keyring.hmac_current.key_id,
+        hmac_key_ids=[key.key_id for key in keyring.hashing],
+        seen_at=Now(),
+    )
+    told = [
+        field.name for field in ProcessHeartbeat._meta.concrete_fields if field.name not in ("process", "started_at")
+    ]
+    ProcessHeartbeat.objects.bulk_create([facts], update_conflicts=True, unique_fields=["process"], update_fields=told)
+    record_sighting()
+    ProcessHeartbeat.objects.filter(seen_at__lt=Now() - FORGOTTEN_AFTER).delete()
+
+
+def record_sighting() -> None:
+    """Note that every key of this process was seen now."""
+    keyring = get_keyring()
+    seen = [
+        *(KeyRecord(key_id=key.key_id, purpose=Purpose.ENCRYPTION, last_seen=Now()) for key in keyring.opening),
+        *(KeyRecord(key_id=key.key_id, purpose=Purpose.HMAC, last_seen=Now()) for key in keyring.hashing),
+    ]
+    # In one order everywhere, so that two processes never wait for each other's rows.
+    KeyRecord.objects.bulk_create(
+        sorted(seen, key=lambda record: record.key_id),
+        update_conflicts=True,
+        unique_fields=["key_id"],
+        update_fields=["last_seen"],
+    )
+
+
+def live_processes() -> QuerySet[ProcessHeartbeat]:
+    """The processes that reported within the last minute."""
+    return ProcessHeartbeat.objects.filter(seen_at__gte=Now() - FORGOTTEN_AFTER)
+
+
+def lacking(*, encryption: Sequence[str] = (), hmac: Sequence[str] = ()) -> list[ProcessHeartbeat]:
+    """Live processes that do not hold every one of these key ids."""
+    return [
+        process
+        for process in live_processes()
+        if not set(encryption) <= set(process.encryption_key_ids) or not set(hmac) <= set(process.hmac_key_ids)
+    ]
+
+
+def sealing_otherwise(key_id: str) -> list[ProcessHeartbeat]:
+    """Live processes that seal under another key: they keep writing rows that a rotation to `key_id` must visit."""
+    return [process for process in live_processes() if process.sealing_key_id != key_id]
+
+
+def _start_thread() -> None:
+    if _role is not None:
+        threading.Thread(target=_beat_for_ever, args=(_role,), name="key-heartbeat", daemon=True).start()
+
+
+def _beat_for_ever(role: str) -> None:
+    wait = threading.Event()
+    for _ in _every(EVERY_SECONDS, wait):
+        try:
+            beat(role)
+        except Exception as error:  # noqa: BLE001  (a heartbeat that fails must not end the heartbeats)
+            logger.warning("Heartbeat not recorded: %s", type(error).__name__)
+        finally:
+            # Back into the pool: a thread that sleeps holds no connection.
+            connection.close()
+
+
+def _every(seconds: float, wait: threading.Event) -> Iterator[None]:
+    yield
+    while not wait.wait(seconds):
+        yield

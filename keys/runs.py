@@ -1,0 +1,167 @@
+"""The record of a rotation: one run at a time, resumable, with progress that others can watch.
+
+Both rotations use it:
+
+    with run_rotation(Purpose.HMAC, to_key_id=…, from_key_ids=[…], started_by=operator()) as progress:
+        progress.begin("move", total=rows)
+        for batch in …:
+            progress.advance(len(batch), cursor=user_hash)
+        progress.finish(verified=True)
+
+Leaving the block without `finish` or `give_up`, by Ctrl-C or any error, leaves the run interrupted: the next one with
+the same target goes on at `progress.run.tenant_cursor`. After kill -9 the run still says "running"; the lease tells.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from django.db import DatabaseError, IntegrityError, transaction
+from django.db.models.functions import Now
+
+from keys import leases
+from keys.exceptions import RotationRefused
+from keys.leases import HeldLease
+from keys.models import Purpose, RotationRun
+
+LEASE = "rotation"
+SAVE_EVERY_SECONDS = 0.5
+FAILURES_KEPT = 100
+
+State = RotationRun.State
+
+
+@dataclass(frozen=True)
+class FailedRow:
+    """A row that could not be rotated. `tenant` is the first 8 hex of its hash, `reason` holds no content."""
+
+    table: str
+    row: str
+    tenant: str
+    key_id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.row} of tenant {self.tenant} (key {self.key_id}): {self.reason}"
+
+
+class Progress:
+    """A run in progress. Saves itself and renews the lease as it advances, at most twice a second."""
+
+    def __init__(
+        self,
+        run: RotationRun,
+        lease: HeldLease,
+        report: Callable[[RotationRun], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.run = run
+        self._lease = lease
+        self._report = report
+        self._clock = clock
+        self._saved_at = self._rated_at = clock()
+        self._rated_rows = 0
+
+    def begin(self, phase: str, *, total: int, done: int = 0, cursor: str = "") -> None:
+        """Enter a phase of `total` rows, of which `done` are done."""
+        self.run.phase, self.run.rows_total, self.run.rows_done = phase, total, done
+        self.run.tenant_cursor = cursor
+        self._rated_at, self._rated_rows = self._clock(), 0
+        self.save()
+
+    def advance(self, rows: int, *, cursor: str | None = None) -> None:
+        """Count rows as done; `cursor` is the tenant up to which, inclusive, all is done."""
+        self.run.rows_done += rows
+        self._rated_rows += rows
+        if cursor is not None:
+            self.run.tenant_cursor = cursor
+        if self._clock() - self._saved_at >= SAVE_EVERY_SECONDS:
+            self.save()
+
+    def record_failures(self, failures: Sequence[FailedRow]) -> None:
+        """Count rows that failed, and keep the first hundred by name."""
+        self.run.rows_failed += len(failures)
+        self.run.failures += [asdict(failure) for failure in failures[: FAILURES_KEPT - len(self.run.failures)]]
+
+    def save(self) -> None:
+        """Save now and renew the lease. Raises LeaseLost."""
+        now = self._clock()
+        elapsed = now - self._rated_at
+        if self._rated_rows and elapsed > 0:
+            self.run.rate = self._rated_rows / elapsed
+        self._saved_at = now
+        self._lease.renew()
+        self.run.save()
+        if self._report:
+            self._report(self.run)
+
+    def finish(self, *, verified: bool, message: str = "") -> None:
+        """End the run well."""
+        self._end(State.FINISHED, verified, message)
+
+    def give_up(self, message: str) -> None:
+        """End the run as failed: the next one starts anew."""
+        self._end(State.FAILED, False, message)
+
+    def _end(self, state: RotationRun.State, verified: bool, message: str) -> None:
+        self.run.state, self.run.verified, self.run.message = state, verified, message
+        self.run.finished_at = Now()
+        self.save()
+        self.run.refresh_from_db()
+
+
+def request_rotation(kind: Purpose, *, requested_by: str) -> RotationRun:
+    """Ask for a rotation, which a `--watch` worker will pick up. Raises RotationRefused when one is open."""
+    try:
+        with transaction.atomic():
+            return RotationRun.objects.create(kind=kind, requested_by=requested_by)
+    except IntegrityError:
+        raise RotationRefused(f"There is an open {kind.label} rotation already.") from None
+
+
+def open_run(kind: Purpose) -> RotationRun | None:
+    """The run that is requested, running or interrupted, if there is one."""
+    return RotationRun.objects.filter(kind=kind, state__in=RotationRun.OPEN).first()
+
+
+@contextlib.contextmanager
+def run_rotation(
+    kind: Purpose,
+    *,
+    to_key_id: str,
+    from_key_ids: Sequence[str],
+    started_by: str,
+    report: Callable[[RotationRun], None] | None = None,
+) -> Iterator[Progress]:
+    """Hold the rotation lease and the open run of this kind, resumed or new, for the block. Raises LeaseTaken."""
+    with leases.hold(LEASE) as lease:
+        run = _take_up(kind, to_key_id, from_key_ids, started_by)
+        try:
+            yield Progress(run, lease, report)
+        finally:
+            if run.state == State.RUNNING:
+                _interrupt(run)
+
+
+def _take_up(kind: Purpose, to_key_id: str, from_key_ids: Sequence[str], started_by: str) -> RotationRun:
+    run = open_run(kind) or RotationRun(kind=kind, requested_by=started_by)
+    if run.pk and run.to_key_id not in ("", to_key_id):
+        # The key was changed while the run lay still: what it did towards the other key is no part of this one.
+        run.state, run.message = State.FAILED, f"Superseded by a rotation to {to_key_id}."
+        run.save()
+        run = RotationRun(kind=kind, requested_by=started_by)
+    run.from_key_ids = sorted({*run.from_key_ids, *from_key_ids} - {to_key_id})
+    run.state, run.to_key_id, run.started_by, run.message = State.RUNNING, to_key_id, started_by, ""
+    run.started_at = run.started_at or Now()
+    run.rows_failed, run.failures = 0, []
+    run.save()
+    run.refresh_from_db()
+    return run
+
+
+def _interrupt(run: RotationRun) -> None:
+    # Without a database the run stays "running", and its expired lease says that nobody works on it.
+    with contextlib.suppress(DatabaseError):
+        run.state = State.INTERRUPTED
+        run.save()

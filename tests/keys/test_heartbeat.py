@@ -1,0 +1,57 @@
+"""Who is alive and which keys they hold."""
+
+from datetime import timedelta
+
+import pytest
+from django.db.models.functions import Now
+from django.test import override_settings
+
+from keys import heartbeat
+from keys.generation import generate_key
+from keys.keyring import get_keyring, parse_key
+from keys.models import KeyRecord, ProcessHeartbeat
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_beat_tells_ids_and_never_material() -> None:
+    heartbeat.beat("wsgi")
+    heartbeat.beat("wsgi")
+    process = ProcessHeartbeat.objects.get()
+    keyring = get_keyring()
+    assert process.role == "wsgi"
+    assert (process.sealing_key_id, process.encryption_key_ids) == (keyring.sealing.key_id, [keyring.sealing.key_id])
+    assert process.hmac_key_ids == [keyring.hmac_current.key_id]
+    assert {record.key_id for record in KeyRecord.objects.all()} == {
+        keyring.sealing.key_id,
+        keyring.hmac_current.key_id,
+    }
+
+
+def test_a_process_that_lacks_a_key_is_found() -> None:
+    heartbeat.beat("wsgi")
+    held = get_keyring().sealing.key_id
+    assert heartbeat.lacking(encryption=[held]) == []
+    assert [process.role for process in heartbeat.lacking(encryption=["11111111"])] == ["wsgi"]
+    assert [process.role for process in heartbeat.lacking(hmac=["11111111"])] == ["wsgi"]
+    assert [process.role for process in heartbeat.sealing_otherwise("11111111")] == ["wsgi"]
+
+
+def test_accepted_keys_count_as_held() -> None:
+    coming = generate_key()
+    with override_settings(MEMORY_ENCRYPTION_KEYS_ACCEPTED=[coming]):
+        heartbeat.beat("asgi")
+    assert heartbeat.lacking(encryption=[parse_key(coming).key_id]) == []
+
+
+def test_a_silent_process_is_forgotten_after_a_minute() -> None:
+    heartbeat.beat("wsgi")
+    ProcessHeartbeat.objects.update(seen_at=Now() - timedelta(seconds=61))
+    assert heartbeat.lacking(encryption=["11111111"]) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_stopping_takes_the_process_off_the_list() -> None:
+    heartbeat.beat("wsgi")
+    heartbeat.stop()
+    assert not ProcessHeartbeat.objects.exists()

@@ -1,0 +1,103 @@
+"""The record of a rotation."""
+
+import pytest
+from django.db import IntegrityError
+
+from keys.exceptions import LeaseTaken, RotationRefused
+from keys.leases import take
+from keys.models import Purpose, RotationRun
+from keys.runs import LEASE, FailedRow, request_rotation, run_rotation
+
+pytestmark = pytest.mark.django_db
+
+ENCRYPTION = Purpose.ENCRYPTION
+
+
+def start(to: str = "new", **kwargs):
+    return run_rotation(ENCRYPTION, to_key_id=to, from_key_ids=["old"], started_by="shell:me", **kwargs)
+
+
+def test_a_finished_run_says_so_and_the_next_one_is_another() -> None:
+    with start() as progress:
+        progress.begin("reseal", total=10)
+        progress.advance(10, cursor="f" * 64)
+        progress.finish(verified=True)
+    run = RotationRun.objects.get()
+    assert (run.state, run.verified, run.rows_done, run.share) == ("finished", True, 10, 1.0)
+    assert run.finished_at
+    with start() as progress:
+        assert progress.run.pk != run.pk
+        assert progress.run.tenant_cursor == ""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_run_left_by_an_error_is_resumed_at_its_cursor(error: type[BaseException]) -> None:
+    with pytest.raises(error), start() as progress:
+        progress.begin("reseal", total=10)
+        progress.advance(4, cursor="a" * 64)
+        raise error
+    run = RotationRun.objects.get()
+    assert run.state == "interrupted"
+    with start() as progress:
+        assert (progress.run.pk, progress.run.tenant_cursor) == (run.pk, "a" * 64)
+
+
+def test_a_run_towards_another_key_is_superseded() -> None:
+    with start("new"):
+        pass
+    with start("newer") as progress:
+        assert progress.run.to_key_id == "newer"
+    old = RotationRun.objects.get(to_key_id="new")
+    assert (old.state, old.message) == ("failed", "Superseded by a rotation to newer.")
+
+
+def test_a_request_is_taken_up_by_the_next_run() -> None:
+    requested = request_rotation(ENCRYPTION, requested_by="ann")
+    with start() as progress:
+        assert progress.run.pk == requested.pk
+        assert (progress.run.requested_by, progress.run.started_by) == ("ann", "shell:me")
+
+
+def test_a_second_request_is_refused_while_one_is_open() -> None:
+    request_rotation(ENCRYPTION, requested_by="ann")
+    with pytest.raises(RotationRefused, match="open encryption rotation"):
+        request_rotation(ENCRYPTION, requested_by="bob")
+    request_rotation(Purpose.HMAC, requested_by="bob")
+
+
+def test_the_database_itself_keeps_open_runs_apart() -> None:
+    RotationRun.objects.create(kind=ENCRYPTION, state="interrupted")
+    with pytest.raises(IntegrityError):
+        RotationRun.objects.create(kind=ENCRYPTION, state="running")
+
+
+def test_neither_kind_runs_beside_the_other() -> None:
+    assert take(LEASE, "another rotation", 30)
+    with pytest.raises(LeaseTaken), start():
+        pytest.fail("Two rotations at once.")
+    assert not RotationRun.objects.exists()
+
+
+def test_rate_and_reports_follow_the_clock() -> None:
+    now = [100.0]
+    reports: list[int] = []
+    with start(report=lambda run: reports.append(run.rows_done)) as progress:
+        progress._clock = lambda: now[0]
+        progress.begin("reseal", total=100)
+        now[0] += 0.1
+        progress.advance(10)
+        now[0] += 0.9
+        progress.advance(10)
+        progress.finish(verified=True)
+    assert progress.run.rate == pytest.approx(20.0)
+    assert reports == [0, 20, 20]
+
+
+def test_only_the_first_hundred_failures_are_kept_by_name() -> None:
+    failure = FailedRow(table="t", row="1", tenant="abcdef01", key_id="old", reason="does not open")
+    with start() as progress:
+        progress.record_failures([failure] * 70)
+        progress.record_failures([failure] * 70)
+        progress.give_up("140 rows do not open.")
+    run = RotationRun.objects.get()
+    assert (run.state, run.rows_failed, len(run.failures)) == ("failed", 140, 100)
