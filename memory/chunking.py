@@ -6,6 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from semantic_text_splitter import TextSplitter
+from tokenizers import Tokenizer
 
 from memory.embedding import bundled_directory, model_path
 
@@ -31,4 +32,8 @@ def _splitter(model: str, capacity: int) -> Any:
     tokenizer = Path(model_path(model)) / "tokenizer.json"
     if not tokenizer.is_file():
         tokenizer = bundled_directory() / "tokenizer.json"
-    return TextSplitter.from_huggingface_tokenizer_file(str(tokenizer), capacity)
+    counting = Tokenizer.from_file(str(tokenizer))
+    # As shipped it cuts every text at 128 tokens (and pads to them): counted so, no text would ever be too long.
+    counting.no_truncation()
+    counting.no_padding()
+    return TextSplitter.from_huggingface_tokenizer(counting, capacity)
