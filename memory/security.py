@@ -11,7 +11,6 @@ exactly these bytes raises `cryptography.exceptions.InvalidTag`; nothing here re
 import os
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keys.keyring import Key, get_keyring
 from memory.exceptions import InvalidUserId
@@ -44,14 +43,23 @@ def open_sealed(blob: bytes, aad: bytes = b"") -> bytes:
 
     Raises InvalidTag for a wrong AAD, an unknown key, any changed bit and any blob shorter than 28 bytes.
     """
+    try:
+        # Nearly every blob is under the sealing key; asking for it alone halves what is spent beside AES itself.
+        return get_keyring().sealing.cipher.decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], aad)
+    except (InvalidTag, ValueError):  # ValueError: a nonce too short to be one
+        pass
     return open_with_key(blob, aad)[0]
 
 
 def open_with_key(blob: bytes, aad: bytes) -> tuple[bytes, Key]:
     """As `open_sealed`, and says which key it was: what a row's `enc_key_id` should name."""
+    # AESGCM raises ValueError on a nonce it finds too short; a short blob is a seal that does not open, nothing else.
+    if len(blob) < OVERHEAD:
+        raise InvalidTag
+    nonce, ciphertext = blob[:NONCE_BYTES], blob[NONCE_BYTES:]
     for key in get_keyring().opening:
         try:
-            return _decrypt(key.cipher, blob, aad), key
+            return key.cipher.decrypt(nonce, ciphertext, aad), key
         except InvalidTag:
             continue
     raise InvalidTag
@@ -79,10 +87,3 @@ def validate_user_id(user_id: str) -> bytes:
 
 def _hash_user(key: Key, user_id: str) -> str:
     return key.hmac_sha256(validate_user_id(user_id)).hex()
-
-
-def _decrypt(cipher: AESGCM, blob: bytes, aad: bytes) -> bytes:
-    # AESGCM raises ValueError on a nonce it finds too short; a short blob is a seal that does not open, nothing else.
-    if len(blob) < OVERHEAD:
-        raise InvalidTag
-    return cipher.decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], aad)
