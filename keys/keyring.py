@@ -152,12 +152,15 @@ def get_keyring() -> Keyring:
 
 
 @lru_cache(maxsize=4096)
-def derive_subkey(label: bytes, user_hash: str) -> bytes:
-    """The tenant's 32-byte subkey for one purpose, from the current HMAC key.
+def derive_subkey(label: bytes, user_hash: str, hmac_key_id: str = "") -> bytes:
+    """The tenant's 32-byte subkey for one purpose, from the HMAC key that made its user hash.
 
-    Cached, because every index and query needs it; the cache goes with the keyring when a key setting changes.
+    Without `hmac_key_id` it is the current key's. Cached, because every index and query needs it; the cache goes with
+    the keyring when a key setting changes. Raises KeyConfigurationError when this process lacks the key.
     """
-    return get_keyring().hmac_current.derive(label, user_hash)
+    keyring = get_keyring()
+    key = keyring.hashing_key(hmac_key_id) if hmac_key_id else keyring.hmac_current
+    return key.derive(label, user_hash)
 
 
 def _one(variable: str) -> Key:

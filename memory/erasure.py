@@ -36,7 +36,7 @@ def delete_document(*, user_id: str, doc_id: str) -> int:
 
 def erase_user(*, user_id: str) -> ErasureReceipt:
     """Delete every row of a user from every tenant table, in one transaction, and count what is left."""
-    with tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
+    with tenant_transaction(user_id, alone=True) as user_hash, binary_cursor() as cursor:
         cursor.execute(LOCK_TENANT, [user_hash])
         # Vectors before chunks, or the cascade would delete them uncounted; the tenant's own row goes last.
         tables = sorted(tenant_tables(), key=lambda table: (table == "tenants", table == "memory_chunks"))

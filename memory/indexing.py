@@ -15,6 +15,7 @@ from memory.embedding import embed_passages
 from memory.exceptions import InvalidDocument
 from memory.rls import set_rls_context, tenant_transaction
 from memory.rows import ChunkRow, seal_row
+from memory.security import UserHash
 from memory.vectors import as_embedding, searchable
 from memory.wire import binary_cursor, prepare_async
 
@@ -122,7 +123,7 @@ def existing_doc_ids(*, user_id: str, doc_ids: Sequence[str]) -> set[str]:
         return {doc_id for (doc_id,) in cursor.fetchall()}
 
 
-def lock_tenant(cursor: psycopg.Cursor[Any], user_id: str, user_hash: str) -> int:
+def lock_tenant(cursor: psycopg.Cursor[Any], user_id: str, user_hash: UserHash) -> int:
     """Lock the user's row, made if need be, until the transaction ends; returns the chunk count before it."""
     cursor.execute(rows.LOCK_TENANT, [user_hash])
     row = cursor.fetchone()

@@ -14,8 +14,7 @@ The Django door is synchronous on purpose: asynchronous code passes whole units 
 two tasks can never interleave inside one connection's transaction.
 """
 
-import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -27,14 +26,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.pq import TransactionStatus
 
 from memory.exceptions import OutsideTenantTransaction, SecondTenant, TenantNotBound
-from memory.security import hmac_user, validate_user_id
-
-SETTING = "app.user_hash"
-_USER_HASH = re.compile(r"[0-9a-f]{64}")
+from memory.resolution import Resolution, hold_user, resolution, set_local
+from memory.security import UserHash, user_hashes, validate_user_id
 
 _bound_user: ContextVar[str | None] = ContextVar("bound_user", default=None)
-_open_doors: WeakKeyDictionary[BaseDatabaseWrapper, str] = WeakKeyDictionary()
-_async_contexts: WeakKeyDictionary[psycopg.AsyncConnection[Any], str] = WeakKeyDictionary()
+_open_doors: WeakKeyDictionary[BaseDatabaseWrapper, UserHash] = WeakKeyDictionary()
+_async_contexts: WeakKeyDictionary[psycopg.AsyncConnection[Any], UserHash] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -57,36 +54,48 @@ def current_user_id() -> str:
 
 
 @contextmanager
-def tenant_transaction(user_id: str | None = None, *, using: str = DEFAULT_DB_ALIAS) -> Iterator[str]:
+def tenant_transaction(
+    user_id: str | None = None, *, using: str = DEFAULT_DB_ALIAS, alone: bool = False
+) -> Iterator[UserHash]:
     """Open a transaction in which exactly one user's rows exist; yields the user hash.
 
     Without `user_id` it is the bound user's. Inside an open door of the same user it is a savepoint. Inside somebody
     else's atomic block it joins that transaction, and takes the setting back before it leaves, because a released
-    savepoint would keep it. Raises TenantNotBound, InvalidUserId, or SecondTenant when another user's door is open.
+    savepoint would keep it. While several HMAC keys are accepted, it finds out which hash the user has now, and that
+    hash stays the user's until the transaction ends; `alone` waits until no other door of the user is open, which is
+    for whoever takes the user's `tenants` row away. Raises TenantNotBound, InvalidUserId, or SecondTenant when another
+    user's door is open.
     """
-    with tenant_transaction_by_hash(
-        hmac_user(current_user_id() if user_id is None else user_id), using=using
-    ) as user_hash:
+    candidates = user_hashes(current_user_id() if user_id is None else user_id)
+    with _door(candidates, using=using, alone=alone) as user_hash:
         yield user_hash
 
 
 @contextmanager
-def tenant_transaction_by_hash(user_hash: str, *, using: str = DEFAULT_DB_ALIAS) -> Iterator[str]:
+def tenant_transaction_by_hash(user_hash: str, *, using: str = DEFAULT_DB_ALIAS) -> Iterator[UserHash]:
     """The same door for an operator's maintenance, which knows tenants by the hashes of the census and no user ids.
 
     Raises ValueError unless `user_hash` is 64 lower-case hex, SecondTenant as `tenant_transaction` does.
     """
+    known = user_hash if isinstance(user_hash, UserHash) else UserHash(user_hash, hmac_key_id="")
+    with _door((known,), using=using) as entered:
+        yield entered
+
+
+@contextmanager
+def _door(candidates: Sequence[UserHash], *, using: str, alone: bool = False) -> Iterator[UserHash]:
     connection = connections[using]
     open_hash = _open_doors.get(connection)
     if open_hash is not None:
-        if open_hash != user_hash:
-            raise SecondTenant(SecondTenant.__doc__)
+        _require_same_user(open_hash, candidates)
         with transaction.atomic(using=using):
-            yield user_hash
+            if alone and len(candidates) > 1:
+                _found(connection, hold_user(candidates, alone=True))
+            yield open_hash
         return
     joined = connection.in_atomic_block
     with transaction.atomic(using=using):
-        _set_local(connection, user_hash)
+        user_hash = _resolve(connection, resolution(candidates, alone=alone))
         _open_doors[connection] = user_hash
         try:
             yield user_hash
@@ -96,7 +105,7 @@ def tenant_transaction_by_hash(user_hash: str, *, using: str = DEFAULT_DB_ALIAS)
             _open_doors.pop(connection, None)
 
 
-def open_user_hash(using: str = DEFAULT_DB_ALIAS) -> str:
+def open_user_hash(using: str = DEFAULT_DB_ALIAS) -> UserHash:
     """The user hash of the open door. Raises OutsideTenantTransaction when there is none."""
     user_hash = _open_doors.get(connections[using])
     if user_hash is None:
@@ -105,39 +114,69 @@ def open_user_hash(using: str = DEFAULT_DB_ALIAS) -> str:
 
 
 @asynccontextmanager
-async def set_rls_context(conn: psycopg.AsyncConnection[Any], user_id: str) -> AsyncIterator[str]:
+async def set_rls_context(conn: psycopg.AsyncConnection[Any], user_id: str) -> AsyncIterator[UserHash]:
     """Open a transaction on an async psycopg connection in which one user's rows exist; yields the user hash.
 
-    Joins a transaction that is already open (as a savepoint, with the setting taken back at its end). Raises
-    InvalidUserId, or SecondTenant when the connection is inside another user's context.
+    Joins a transaction that is already open (as a savepoint, with the setting taken back at its end). Which hash the
+    user has is found out as in `tenant_transaction`; a connection in pipeline mode does so with a single HMAC key only.
+    Raises InvalidUserId, or SecondTenant when the connection is inside another user's context.
     """
-    user_hash = hmac_user(user_id)
+    candidates = user_hashes(user_id)
     open_hash = _async_contexts.get(conn)
     if open_hash is not None:
-        if open_hash != user_hash:
-            raise SecondTenant(SecondTenant.__doc__)
+        _require_same_user(open_hash, candidates)
         async with conn.transaction():
-            yield user_hash
+            yield open_hash
         return
     joined = conn.info.transaction_status != TransactionStatus.IDLE
     async with conn.transaction():
-        _async_contexts[conn] = user_hash
+        # Before the first wait, so that a task sharing the connection is told apart at once.
+        _async_contexts[conn] = candidates[0]
         try:
-            await conn.execute(_set_local_sql(user_hash).encode("ascii"))
+            user_hash = await _resolve_async(conn, resolution(candidates))
+            _async_contexts[conn] = user_hash
             yield user_hash
             if joined:
-                await conn.execute(_set_local_sql("").encode("ascii"))
+                await conn.execute(set_local("").encode("ascii"))
         finally:
             _async_contexts.pop(conn, None)
 
 
+def _require_same_user(open_hash: UserHash, candidates: Sequence[UserHash]) -> None:
+    if open_hash not in candidates:
+        raise SecondTenant(SecondTenant.__doc__)
+
+
+def _resolve(connection: BaseDatabaseWrapper, steps: Resolution) -> UserHash:
+    statement = next(steps)
+    while True:
+        try:
+            statement = steps.send(_found(connection, statement))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+async def _resolve_async(conn: psycopg.AsyncConnection[Any], steps: Resolution) -> UserHash:
+    statement = next(steps)
+    while True:
+        cursor = await conn.execute(statement.encode("ascii"))
+        while cursor.nextset():
+            pass
+        found = cursor.description is not None and await cursor.fetchone() is not None
+        try:
+            statement = steps.send(found)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def _found(connection: BaseDatabaseWrapper, statement: str) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        while cursor.nextset():
+            pass
+        return cursor.description is not None and cursor.fetchone() is not None
+
+
 def _set_local(connection: BaseDatabaseWrapper, user_hash: str) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(_set_local_sql(user_hash))
-
-
-def _set_local_sql(user_hash: str) -> str:
-    # SET takes no parameters, so the value is checked here; nothing but 64 hex (or the empty reset) gets through.
-    if user_hash and not _USER_HASH.fullmatch(user_hash):
-        raise ValueError("A user hash is 64 lower-case hex characters.")
-    return f"SET LOCAL {SETTING} = '{user_hash}'"
+        cursor.execute(set_local(user_hash))

@@ -15,7 +15,7 @@ from pgvector import SparseVector
 from keys.keyring import get_keyring
 from memory import metrics
 from memory.sealed import JSONCodec, SealedBytes, TextCodec, VectorCodec
-from memory.security import aad_for, seal
+from memory.security import UserHash, aad_for, seal
 
 ROWS_PER_STATEMENT = 500
 
@@ -118,9 +118,8 @@ def insert_parameters(user_hash: str, rows: Sequence[ChunkRow]) -> list[Any]:
     ]
 
 
-def tenant_parameters(user_id: str, user_hash: str) -> list[Any]:
+def tenant_parameters(user_id: str, user_hash: UserHash) -> list[Any]:
     """The parameters of CREATE_TENANT: the user id goes along sealed, so that HMAC rotation needs no outside list."""
-    keyring = get_keyring()
     metrics.SEALS.inc()
     sealed = seal(_text.encode(user_id), aad_for(user_hash))
-    return [user_hash, sealed, keyring.sealing.key_id, keyring.hmac_current.key_id]
+    return [user_hash, sealed, get_keyring().sealing.key_id, user_hash.hmac_key_id]

@@ -21,12 +21,34 @@ OVERHEAD = NONCE_BYTES + TAG_BYTES
 MAX_USER_ID_BYTES = 255
 
 
+class UserHash(str):
+    """A user hash that knows the id of the HMAC key that made it: the parent of the tenant's subkeys.
+
+    64 lower-case hex characters, and a `str` wherever one is asked for.
+    """
+
+    hmac_key_id: str
+
+    def __new__(cls, value: str, hmac_key_id: str) -> "UserHash":
+        user_hash = super().__new__(cls, value)
+        user_hash.hmac_key_id = hmac_key_id
+        return user_hash
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
+        return str.__str__(self), self.hmac_key_id
+
+
 def hmac_user(user_id: str) -> str:
     """The hash a user's rows carry: HMAC-SHA256 (RFC 2104) of the UTF-8 user id under the current tenant HMAC key.
 
     Returns 64 lower-case hex characters. Raises InvalidUserId for anything but 1 to 255 bytes of UTF-8 without NUL.
     """
     return _hash_user(get_keyring().hmac_current, user_id)
+
+
+def user_hashes(user_id: str) -> tuple[UserHash, ...]:
+    """Every hash this user may be known under, the one of the current HMAC key first. Raises InvalidUserId."""
+    return tuple(UserHash(_hash_user(key, user_id), key.key_id) for key in get_keyring().hashing)
 
 
 def seal(plaintext: bytes, aad: bytes = b"") -> bytes:

@@ -1,0 +1,80 @@
+"""Which hash a user's rows carry now, while several HMAC keys are accepted.
+
+A user is known under the hash whose `tenants` row exists. During a rotation of the HMAC key that may be the current
+key's or an accepted one's, and it changes once, when the user is moved. Two advisory locks, both ending with the
+transaction (so they work behind a transaction pooler), make the answer hold for as long as the door is open:
+
+    the user's lock     shared by every door of the user; taken alone by what takes a `tenants` row away: the move to
+                        the new hash and the erasure of the user
+    the creation lock   taken by a door that finds the user under no hash, before it looks again; so of two first
+                        writers, also in processes whose current keys differ, the second finds what the first made
+
+Each is taken for every candidate hash, so that processes agree however their keys are ordered. With a single HMAC key
+there is nothing to find out, and nothing but the `SET LOCAL` is sent.
+
+Nothing here talks to a database: `resolution` yields statements and is sent whether the last one returned a row.
+"""
+
+import re
+from collections.abc import Generator, Iterable, Sequence
+
+from memory.security import UserHash
+
+SETTING = "app.user_hash"
+_USER_HASH = re.compile(r"[0-9a-f]{64}")
+
+Resolution = Generator[str, bool, UserHash]
+
+
+def resolution(candidates: Sequence[UserHash], *, alone: bool = False) -> Resolution:
+    """Enter the context of the hash a user is known under: yields SQL, is sent "it returned a row", returns the hash.
+
+    `candidates`: the user's hashes, the current key's first; it is the answer when the user is known under none.
+    `alone`: no other door of this user is open until the transaction ends. Needs READ COMMITTED, Django's default.
+    """
+    current = candidates[0]
+    if len(candidates) == 1:
+        yield set_local(current)
+        return current
+    known = yield from _known(candidates, hold_user(candidates, alone=alone))
+    if known is None:
+        known = yield from _known(candidates, _hold_creation(candidates))
+    if known is None:
+        yield set_local(current)
+        return current
+    return known
+
+
+def hold_user(candidates: Iterable[str], *, alone: bool) -> str:
+    """SQL that waits for the user's lock and holds it until the transaction ends."""
+    function = "pg_advisory_xact_lock" if alone else "pg_advisory_xact_lock_shared"
+    return _locks(function, (int(user_hash[:16], 16) for user_hash in candidates))
+
+
+def set_local(user_hash: str) -> str:
+    """SQL that names the user to row-level security, or nobody when the hash is empty.
+
+    SET takes no parameters, so the value is checked here; nothing but 64 hex (or the empty reset) gets through.
+    """
+    if user_hash and not _USER_HASH.fullmatch(user_hash):
+        raise ValueError("A user hash is 64 lower-case hex characters.")
+    return f"SET LOCAL {SETTING} = '{user_hash}'"
+
+
+def _known(candidates: Sequence[UserHash], lock: str) -> Generator[str, bool, UserHash | None]:
+    first = f"{lock}; "
+    for candidate in candidates:
+        # One round trip. Each statement of it has its own snapshot, so the look comes after the lock.
+        if (yield f"{first}{set_local(candidate)}; SELECT 1 FROM tenants WHERE user_hash = '{candidate}'"):  # noqa: S608
+            return candidate
+        first = ""
+    return None
+
+
+def _hold_creation(candidates: Iterable[str]) -> str:
+    return _locks("pg_advisory_xact_lock", (int(user_hash[16:32], 16) for user_hash in candidates))
+
+
+def _locks(function: str, numbers: Iterable[int]) -> str:
+    # In one order everywhere, or two processes could each hold what the other waits for. Postgres takes signed ones.
+    return "SELECT " + ", ".join(f"{function}({number - 2**63})" for number in sorted(numbers))
