@@ -153,7 +153,7 @@ def _resolve(connection: BaseDatabaseWrapper, steps: Resolution) -> UserHash:
         try:
             statement = steps.send(_found(connection, statement))
         except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+            return end.value
 
 
 async def _resolve_async(conn: psycopg.AsyncConnection[Any], steps: Resolution) -> UserHash:
@@ -166,7 +166,7 @@ async def _resolve_async(conn: psycopg.AsyncConnection[Any], steps: Resolution) 
         try:
             statement = steps.send(found)
         except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+            return end.value
 
 
 def _found(connection: BaseDatabaseWrapper, statement: str) -> bool:
