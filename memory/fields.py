@@ -59,6 +59,10 @@ class SealedField(models.BinaryField):
             )
         return errors
 
+    def get_default(self) -> None:
+        # BinaryField's is b"", which is no seal. Without one the column is NULL, and NOT NULL refuses the row.
+        return None
+
     def from_db_value(self, value: Any, *args: Any) -> SealedBytes | None:
         return None if value is None else SealedBytes(value)
 

@@ -1,15 +1,26 @@
 """What tests are made of, as plain functions."""
 
+import base64
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
+import numpy as np
 from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
+from memory.indexing import Chunk, Document, index_documents
+from memory.retrieval import Match, query_memories
 from memory.tokens import ACT_FOR_USERS, AccessToken, ServiceAccount
 
 API = "/api/v1"
+ALICE = "person:1"
+BOB = "person:2"
+DIM = 384
 
 
 def make_user(name: str = "alice", **fields: Any) -> User:
@@ -56,3 +67,37 @@ def index(client: Client, text: str = "a memory", *, embedding: list[float] | No
     response = client.post(f"{API}/memories/index", body, content_type="application/json")
     assert response.status_code == 200, response.content
     return response.json()["documents"][0]
+
+
+def key() -> str:
+    """A fresh key as the environment gives one."""
+    return base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def vector_of(text: str, dim: int = DIM) -> np.ndarray:
+    """A unit vector that belongs to a text, so that no test waits for a model: equal texts, equal vectors; others are nearly orthogonal."""
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    drawn = np.random.default_rng(seed).standard_normal(dim)
+    return np.asarray(drawn / np.linalg.norm(drawn), dtype=np.float32)
+
+
+def document(doc_id: str, *texts: str, source: str = "chat", metadata: Mapping[str, Any] | None = None) -> Document:
+    """A document of these chunks, with vectors."""
+    chunks = tuple(Chunk(text, vector_of(text)) for text in texts)
+    return Document(doc_id=doc_id, source=source, chunks=chunks, metadata=metadata or {})
+
+
+def remember(user_id: str, doc_id: str, *texts: str, **fields: Any) -> list[UUID]:
+    """Store a document for a user; returns its chunk ids."""
+    (indexed,) = index_documents(user_id=user_id, documents=[document(doc_id, *texts, **fields)])
+    return indexed.chunk_ids
+
+
+def recall(user_id: str, text: str, top_k: int = 5, **filters: Any) -> list[Match]:
+    """What a user finds for a text, by its vector."""
+    return query_memories(user_id=user_id, query=text, embedding=vector_of(text), top_k=top_k, **filters).matches
+
+
+def texts(matches: Sequence[Match]) -> list[str]:
+    """The texts of matches, in order."""
+    return [match.text for match in matches]
