@@ -1,0 +1,149 @@
+"""Storing: all of a call or none of it, and a document is replaced whole."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from django.db import connection
+
+from memory import indexing
+from memory.exceptions import InvalidDocument
+from memory.indexing import Chunk, Document, existing_doc_ids, index_documents
+from memory.models import MemoryChunk, MemoryVector, Tenant
+from memory.rls import tenant_transaction
+from memory.security import hmac_user
+from tests.factories import ALICE, BOB, DIM, document, recall, remember, texts, vector
+
+
+def counts(user_id: str = ALICE) -> tuple[int, int, int]:
+    """Chunks, vectors and the count on the tenant's row."""
+    with tenant_transaction(user_id):
+        tenant = Tenant.objects.first()
+        return MemoryChunk.objects.count(), MemoryVector.objects.count(), tenant.chunk_count if tenant else 0
+
+
+@pytest.mark.django_db
+class TestIndexing:
+    def test_keeps_order_ids_and_everything_given(self) -> None:
+        ids = remember(ALICE, "doc", "one", "two", "three", source="notes", metadata={"k": [1, {"ü": None}]})
+        with tenant_transaction(ALICE):
+            rows: Any = list(MemoryChunk.objects.order_by("id"))
+        assert [row.id for row in rows] == ids == sorted(ids)
+        assert [(row.chunk_index, row.text) for row in rows] == [(0, "one"), (1, "two"), (2, "three")]
+        assert {row.source for row in rows} == {"notes"}
+        assert all(row.metadata == {"k": [1, {"ü": None}]} for row in rows)
+        assert all(np.array_equal(row.embedding, vector(row.text)) for row in rows)
+
+    def test_a_document_is_replaced_whole_and_keeps_its_first_time(self) -> None:
+        remember(ALICE, "doc", "one", "two", "three")
+        remember(ALICE, "other", "stays")
+        with tenant_transaction(ALICE):
+            first = MemoryChunk.objects.filter(doc_id="doc").earliest("id").created_at
+        (again,) = index_documents(user_id=ALICE, documents=[document("doc", "new")])
+        assert again.replaced == 3
+        assert counts() == (2, 2, 2)
+        with tenant_transaction(ALICE):
+            row = MemoryChunk.objects.get(doc_id="doc")
+            assert row.created_at == first <= row.updated_at
+
+    def test_users_do_not_replace_each_others_documents(self) -> None:
+        remember(ALICE, "doc", "Alice's")
+        remember(BOB, "doc", "Bob's")
+        assert texts(recall(ALICE, "Alice's")) == ["Alice's"] and texts(recall(BOB, "x")) == ["Bob's"]
+
+    def test_the_tenant_carries_its_user_id_sealed(self) -> None:
+        remember(ALICE, "doc", "text")
+        with tenant_transaction(ALICE):
+            tenant: Any = Tenant.objects.get()
+        assert tenant.user_id == ALICE and tenant.user_hash == hmac_user(ALICE)
+
+    def test_more_rows_than_one_statement_takes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(indexing.rows, "ROWS_PER_STATEMENT", 7)
+        ids = remember(ALICE, "doc", *(f"text {number}" for number in range(20)))
+        assert len(ids) == 20 and ids == sorted(ids)
+        assert counts() == (20, 20, 20)
+
+    def test_embeds_what_comes_without_a_vector(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        def embed(texts: list[str]) -> np.ndarray:
+            asked.extend(texts)
+            return np.stack([vector(text) for text in texts])
+
+        monkeypatch.setattr(indexing, "embed_passages", embed)
+        chunks = (Chunk("given", vector("given")), Chunk("missing"))
+        index_documents(user_id=ALICE, documents=[Document("doc", "", chunks, {})])
+        assert asked == ["missing"]
+        assert texts(recall(ALICE, "missing", top_k=1)) == ["missing"]
+
+    def test_existing_documents(self) -> None:
+        remember(ALICE, "a", "text")
+        remember(BOB, "b", "text")
+        assert existing_doc_ids(user_id=ALICE, doc_ids=["a", "b", "c"]) == {"a"}
+
+
+GOOD = document("good", "good")
+BAD: list[tuple[Document, str]] = [
+    (document("doc"), "documents[1].chunks"),
+    (document("", "text"), "documents[1].doc_id"),
+    (document("good", "text"), "documents[1].doc_id"),
+    (document("a\0b", "text"), "documents[1].doc_id"),
+    (document("doc", "text", source="a\0b"), "documents[1].source"),
+    (document("doc", "  \n"), "documents[1].chunks[0].text"),
+    (Document("doc", "", (Chunk("t", [1.0]),), {}), "documents[1].chunks[0].embedding"),
+    (Document("doc", "", (Chunk("t", [0.0] * DIM),), {}), "documents[1].chunks[0].embedding"),
+    (Document("doc", "", (Chunk("t", [float("nan")] * DIM),), {}), "documents[1].chunks[0].embedding"),
+    (Document("doc", "", (Chunk("t", [float("inf")] * DIM),), {}), "documents[1].chunks[0].embedding"),
+    (Document("doc", "", (Chunk("t", [1e300] * DIM),), {}), "documents[1].chunks[0].embedding"),
+    (Document("doc", "", (Chunk("t", ["x"] * DIM),), {}), "documents[1].chunks[0].embedding"),  # type: ignore[list-item]
+]
+
+
+@pytest.mark.django_db
+class TestNothingIsHalfWritten:
+    @pytest.mark.parametrize(("bad", "field"), BAD)
+    def test_a_bad_document_is_named_and_its_neighbours_are_not_written(self, bad: Document, field: str) -> None:
+        with pytest.raises(InvalidDocument) as caught:
+            index_documents(user_id=ALICE, documents=[GOOD, bad])
+        assert caught.value.field == field
+        assert counts() == (0, 0, 0)
+
+    def test_a_failure_in_the_middle_leaves_the_old_document(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        remember(ALICE, "doc", "old one", "old two")
+        monkeypatch.setattr(indexing.rows, "ROWS_PER_STATEMENT", 1)
+        monkeypatch.setattr(indexing, "count_chunks", _fail)
+        with pytest.raises(RuntimeError, match="power cut"):
+            remember(ALICE, "doc", "new")
+        assert counts() == (2, 2, 2)
+        assert set(texts(recall(ALICE, "old one"))) == {"old one", "old two"}
+
+
+def _fail(*args: Any) -> None:
+    raise RuntimeError("power cut")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_writers_of_one_document_serialise() -> None:
+    """Eight at once, from the user's very first write on: one version stays, whole, and the count is right."""
+    errors: list[BaseException] = []
+
+    def write(number: int) -> None:
+        try:
+            remember(ALICE, "doc", *(f"version {number}" for _ in range(number + 1)))
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=write, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    with tenant_transaction(ALICE):
+        rows: Any = list(MemoryChunk.objects.all())
+        assert len({row.text for row in rows}) == 1
+        assert len(rows) == int(rows[0].text.split()[1]) + 1
+    assert counts() == (len(rows),) * 3
