@@ -75,7 +75,7 @@ def key() -> str:
 
 
 def vector_of(text: str, dim: int = DIM) -> np.ndarray:
-    """A unit vector that belongs to a text, so that no test waits for a model: equal texts, equal vectors; others are nearly orthogonal."""
+    """A unit vector that belongs to a text, so that no test waits for a model; other texts are nearly orthogonal."""
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
     drawn = np.random.default_rng(seed).standard_normal(dim)
     return np.asarray(drawn / np.linalg.norm(drawn), dtype=np.float32)

@@ -24,7 +24,7 @@ from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
 from memory.sealed import SealedBytes
 from memory.security import hmac_user
-from tests.factories import ALICE, DIM, key, remember, vector
+from tests.factories import ALICE, DIM, key, remember, vector_of
 
 SECRET = "PLANTED-SECRET"
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -249,7 +249,7 @@ class TestOneKeyARow:
 def test_create_binds_the_row_to_the_open_door() -> None:
     with tenant_transaction(ALICE):
         row = MemoryChunk.objects.create(
-            doc_id="d", chunk_index=0, text="hello", metadata={}, embedding=vector("hello")
+            doc_id="d", chunk_index=0, text="hello", metadata={}, embedding=vector_of("hello")
         )
         assert row.user_hash == hmac_user(ALICE)
         assert stored().text == "hello"
@@ -258,7 +258,7 @@ def test_create_binds_the_row_to_the_open_door() -> None:
 @pytest.mark.django_db
 def test_update_or_create_seals() -> None:
     with tenant_transaction(ALICE):
-        defaults = {"text": "hello", "metadata": {}, "embedding": vector("hello")}
+        defaults = {"text": "hello", "metadata": {}, "embedding": vector_of("hello")}
         MemoryChunk.objects.update_or_create(doc_id="d", chunk_index=0, defaults=defaults)
         MemoryChunk.objects.update_or_create(doc_id="d", chunk_index=0, defaults={**defaults, "text": "changed"})
         assert stored().text == "changed"

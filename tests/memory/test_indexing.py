@@ -13,7 +13,7 @@ from memory.indexing import Chunk, Document, existing_doc_ids, index_documents
 from memory.models import MemoryChunk, MemoryVector, Tenant
 from memory.rls import tenant_transaction
 from memory.security import hmac_user
-from tests.factories import ALICE, BOB, DIM, document, recall, remember, texts, vector
+from tests.factories import ALICE, BOB, DIM, document, recall, remember, texts, vector_of
 
 
 def counts(user_id: str = ALICE) -> tuple[int, int, int]:
@@ -33,7 +33,7 @@ class TestIndexing:
         assert [(row.chunk_index, row.text) for row in rows] == [(0, "one"), (1, "two"), (2, "three")]
         assert {row.source for row in rows} == {"notes"}
         assert all(row.metadata == {"k": [1, {"ü": None}]} for row in rows)
-        assert all(np.array_equal(row.embedding, vector(row.text)) for row in rows)
+        assert all(np.array_equal(row.embedding, vector_of(row.text)) for row in rows)
 
     def test_a_document_is_replaced_whole_and_keeps_its_first_time(self) -> None:
         remember(ALICE, "doc", "one", "two", "three")
@@ -69,10 +69,10 @@ class TestIndexing:
 
         def embed(texts: list[str]) -> np.ndarray:
             asked.extend(texts)
-            return np.stack([vector(text) for text in texts])
+            return np.stack([vector_of(text) for text in texts])
 
         monkeypatch.setattr(indexing, "embed_passages", embed)
-        chunks = (Chunk("given", vector("given")), Chunk("missing"))
+        chunks = (Chunk("given", vector_of("given")), Chunk("missing"))
         index_documents(user_id=ALICE, documents=[Document("doc", "", chunks, {})])
         assert asked == ["missing"]
         assert texts(recall(ALICE, "missing", top_k=1)) == ["missing"]

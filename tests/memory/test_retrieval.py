@@ -13,13 +13,13 @@ from memory.models import MemoryChunk
 from memory.retrieval import query_memories
 from memory.rls import tenant_transaction
 from memory.sealed import SealedBytes
-from tests.factories import ALICE, BOB, DIM, recall, remember, texts, vector
+from tests.factories import ALICE, BOB, DIM, recall, remember, texts, vector_of
 
 
 @pytest.mark.django_db
 class TestQuery:
     def test_without_memories_there_is_no_answer(self) -> None:
-        result = query_memories(user_id=ALICE, query="anything", embedding=vector("x"), top_k=5)
+        result = query_memories(user_id=ALICE, query="anything", embedding=vector_of("x"), top_k=5)
         assert (result.matches, result.integrity_failures) == ([], 0)
         assert {"embed", "candidates", "open"} <= set(result.timings_ms)
 
@@ -46,7 +46,7 @@ class TestQuery:
 
     def test_embeds_the_question(self, monkeypatch: pytest.MonkeyPatch) -> None:
         remember(ALICE, "doc", "one", "two")
-        monkeypatch.setattr(retrieval, "embed_query", vector)
+        monkeypatch.setattr(retrieval, "embed_query", vector_of)
         assert query_memories(user_id=ALICE, query="two", top_k=1).matches[0].text == "two"
 
     @pytest.mark.parametrize("bad", [[1.0], [0.0] * DIM, [float("nan")] * DIM, "text"])
@@ -57,7 +57,7 @@ class TestQuery:
 
     def test_the_scale_of_a_vector_does_not_matter(self) -> None:
         remember(ALICE, "doc", "one", "two")
-        large = query_memories(user_id=ALICE, query="two", embedding=vector("two") * 1e20, top_k=2).matches
+        large = query_memories(user_id=ALICE, query="two", embedding=vector_of("two") * 1e20, top_k=2).matches
         assert texts(large) == texts(recall(ALICE, "two"))
 
 
@@ -74,7 +74,7 @@ class TestTamperedRows:
 
     def test_are_left_out_counted_and_logged_by_id_alone(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.ERROR):
-            result = query_memories(user_id=ALICE, query="q", embedding=vector("PLANTED"), top_k=5)
+            result = query_memories(user_id=ALICE, query="q", embedding=vector_of("PLANTED"), top_k=5)
         assert texts(result.matches) == ["kept"] and result.integrity_failures == 1
         (record,) = caplog.records
         with tenant_transaction(ALICE):
@@ -92,14 +92,14 @@ def test_a_key_that_is_gone_hides_rows_and_says_so(settings: Any) -> None:
 
     remember(ALICE, "doc", "text")
     settings.MEMORY_ENCRYPTION_KEY = key()
-    result = query_memories(user_id=ALICE, query="q", embedding=vector("text"), top_k=5)
+    result = query_memories(user_id=ALICE, query="q", embedding=vector_of("text"), top_k=5)
     assert (result.matches, result.integrity_failures) == ([], 1)
 
 
 @pytest.mark.django_db
 def test_reprs_of_results_hide_texts() -> None:
     remember(ALICE, "doc", "PLANTED", metadata={"k": "PLANTED"})
-    result = query_memories(user_id=ALICE, query="q", embedding=vector("PLANTED"), top_k=5)
+    result = query_memories(user_id=ALICE, query="q", embedding=vector_of("PLANTED"), top_k=5)
     assert result.matches and "PLANTED" not in repr(result)
 
 
@@ -108,7 +108,7 @@ def test_exact_scan_agrees_with_numpy() -> None:
     words = [f"text {number}" for number in range(60)]
     remember(ALICE, "doc", *words)
     remember(BOB, "doc", *words)
-    scores = np.stack([vector(word) for word in words]) @ vector("question")
+    scores = np.stack([vector_of(word) for word in words]) @ vector_of("question")
     best = [words[index] for index in np.argsort(-scores)[:24]]
     assert texts(recall(ALICE, "question", top_k=24)) == best
 
@@ -119,7 +119,7 @@ def test_no_transaction_is_open_while_embedding(monkeypatch: pytest.MonkeyPatch)
 
     def embed(text: str) -> np.ndarray:
         assert len(connection.savepoint_ids) == depth
-        return vector(text)
+        return vector_of(text)
 
     monkeypatch.setattr(retrieval, "embed_query", embed)
     query_memories(user_id=ALICE, query="q", top_k=1)

@@ -16,7 +16,7 @@ from memory.indexing import index_memory_chunk
 from memory.models import MemoryChunk, MemoryVector, Tenant
 from memory.rls import bind_tenant, current_user_id, set_rls_context, tenant_transaction
 from memory.security import hmac_user
-from tests.factories import ALICE, BOB, recall, remember, texts, vector
+from tests.factories import ALICE, BOB, recall, remember, texts, vector_of
 
 TABLES = ["tenants", "memory_chunks", "memory_vectors"]
 
@@ -396,9 +396,11 @@ class TestAsyncContext:
     def test_index_memory_chunk_writes_a_row_that_the_api_finds(self) -> None:
         async def work() -> Any:
             async with await connect() as conn:
-                first = await index_memory_chunk(conn, ALICE, "new", "chat", "old text", vector("old text"), {})
+                first = await index_memory_chunk(conn, ALICE, "new", "chat", "old text", vector_of("old text"), {})
                 await conn.commit()
-                again = await index_memory_chunk(conn, ALICE, "new", "chat", "new text", vector("new text"), {"a": 1})
+                again = await index_memory_chunk(
+                    conn, ALICE, "new", "chat", "new text", vector_of("new text"), {"a": 1}
+                )
                 await conn.commit()
                 return first, again
 
