@@ -100,9 +100,13 @@ def _healing_connection(data_dir: str) -> type[psycopg.Connection]:
 
 def _forget_connections() -> None:
     """After a fork, leave the parent's connections and pools to the parent: their sockets and threads are its own."""
-    DatabaseWrapper._connection_pools = {}
+    _parents_own.extend(DatabaseWrapper._connection_pools.values())
+    DatabaseWrapper._connection_pools.clear()
     for connection in connections.all(initialized_only=True):
+        _parents_own.append(connection.connection)
         connection.connection = None
 
 
+# Kept in a child process, so that nothing there finalizes them.
+_parents_own: list[Any] = []
 os.register_at_fork(after_in_child=_forget_connections)

@@ -7,8 +7,8 @@
     destroy(data_dir)           stop it and remove all its data
 
 Layout of a data directory: `postgres/` (the cluster; a link where the server's account cannot reach the folder),
-`postgres.lock` (held while starting or stopping), `postgres.log`. Why it is done so is in
-`docs/decisions/0001-embedded-postgres.md`.
+`postgres.lock` (held by whoever starts or stops it), `postgres.running` (held by the server), `postgres.log`.
+Why it is done so is in `docs/decisions/0001-embedded-postgres.md`.
 """
 
 from .exceptions import EmbeddedPostgresError

@@ -38,7 +38,12 @@ class Account:
     def can_enter(self, folder: Path) -> bool:
         """Whether it may use files in `folder`, every folder above it included. Asked of the system, not guessed."""
         command = ["test", "-x", str(folder)]
-        return subprocess.run(command, check=False, **self.process_arguments()).returncode == 0  # noqa: S603
+        try:
+            return subprocess.run(command, check=False, **self.process_arguments()).returncode == 0  # noqa: S603
+        except (OSError, subprocess.SubprocessError) as error:
+            raise EmbeddedPostgresError(
+                f"Postgres does not run as root, and we may not switch to the account {self.name}: {error}"
+            ) from error
 
     def own(self, path: Path) -> None:
         if self.is_other:

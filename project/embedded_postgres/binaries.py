@@ -42,13 +42,19 @@ def find(account: Account) -> Path:
 
 
 def _shared_copy(folder: Path) -> Path:
-    """Copy `folder` (38 MB, once per version) to where every account can read it, root's own and not writable."""
+    """Copy `folder` (65 MB, once per version) to where every account can read it, root's own and not writable.
+
+    The programs look for the wheel's libraries beside its package, so the copy keeps that shape.
+    """
+    package = folder.parent
     target = SHARED_ROOT / f"{WHEEL}-{metadata.version(WHEEL)}"
     if not target.exists():
-        make_shared_root()
-        staging = Path(tempfile.mkdtemp(prefix=".copy-", dir=SHARED_ROOT))
+        staging = Path(tempfile.mkdtemp(prefix=".copy-", dir=make_shared_root()))
         for part in ("bin", "lib", "share"):
-            shutil.copytree(folder / part, staging / part, symlinks=True)
+            shutil.copytree(folder / part, staging / package.name / folder.name / part, symlinks=True)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.is_dir():
+            shutil.copytree(libraries, staging / libraries.name)
         staging.chmod(0o755)
         try:
             staging.rename(target)
@@ -56,10 +62,11 @@ def _shared_copy(folder: Path) -> Path:
             shutil.rmtree(staging)
     if target.stat().st_uid != os.geteuid():
         raise EmbeddedPostgresError(f"{target} does not belong to root: remove it.")
-    return target
+    return target / package.name / folder.name
 
 
-def make_shared_root() -> None:
-    """Make root's shared folder: all may pass, only root may write."""
+def make_shared_root() -> Path:
+    """Root's shared folder, made when absent: all may pass, only root may write."""
     SHARED_ROOT.mkdir(mode=0o755, parents=True, exist_ok=True)
     SHARED_ROOT.chmod(0o755)
+    return SHARED_ROOT

@@ -13,7 +13,7 @@ from project.database import setup_sql
 
 from . import configuration
 from .account import Account
-from .binaries import SHARED_ROOT, make_shared_root
+from .binaries import make_shared_root
 from .exceptions import EmbeddedPostgresError
 from .layout import DATABASE, Layout
 
@@ -28,14 +28,13 @@ def create(layout: Layout, programs: Path, account: Account, *, throwaway: bool)
     staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=home))
     account.own(staging)
     try:
-        _initdb(programs, staging, account)
+        _initdb(programs, staging, account, throwaway=throwaway)
         _run_setup(programs, staging, account, throwaway=throwaway)
         configuration.write(layout, staging, account)
-        if throwaway:
-            configuration.write_throwaway(staging, account)
+        configuration.write_local(staging, account, throwaway=throwaway)
         _publish(staging, layout, home)
     except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(staging if home == layout.data_dir else home, ignore_errors=True)
         raise
 
 
@@ -48,8 +47,7 @@ def _home(layout: Layout, account: Account) -> Path:
     """The folder to make the cluster in: the data directory, or where the server's account can reach it."""
     if not account.is_other or account.can_enter(layout.data_dir):
         return layout.data_dir
-    make_shared_root()
-    home = Path(tempfile.mkdtemp(prefix="cluster-", dir=SHARED_ROOT))
+    home = Path(tempfile.mkdtemp(prefix="cluster-", dir=make_shared_root()))
     home.chmod(0o711)
     return home
 
@@ -63,8 +61,10 @@ def _publish(staging: Path, layout: Layout, home: Path) -> None:
     layout.cluster.symlink_to(home / "postgres")
 
 
-def _initdb(programs: Path, pgdata: Path, account: Account) -> None:
+def _initdb(programs: Path, pgdata: Path, account: Account, *, throwaway: bool) -> None:
     options = ["--auth=reject", "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    if throwaway:
+        options.append("--no-sync")
     command: list[str | Path] = [programs / "initdb", "--pgdata", pgdata, "--username", SUPERUSER, *options]
     _run("initdb", command, account)
 

@@ -31,14 +31,17 @@ log_min_error_statement = panic
 log_error_verbosity = terse
 log_parameter_max_length = 0
 log_parameter_max_length_on_error = 0
-include_if_exists = 'throwaway.conf'
-include_if_exists = 'local.conf'
+log_checkpoints = off
+include = 'local.conf'
+"""
+
+LOCAL_CONF = """\
+# Your own settings: read after postgresql.conf, and never written again.
 """
 
 THROWAWAY_CONF = """\
 # A cluster for one test run: nothing in it has to survive a power cut.
 fsync = off
-synchronous_commit = off
 full_page_writes = off
 shared_buffers = 64MB
 autovacuum_naptime = 5min
@@ -56,9 +59,9 @@ def write(layout: Layout, pgdata: Path, account: Account) -> None:
     _write(pgdata / "pg_ident.conf", "".join(_map_line(role) for role in ROLES.values()), account)
 
 
-def write_throwaway(pgdata: Path, account: Account) -> None:
-    """Give durability up for speed."""
-    _write(pgdata / "throwaway.conf", THROWAWAY_CONF, account)
+def write_local(pgdata: Path, account: Account, *, throwaway: bool) -> None:
+    """Write the file for an administrator's own settings, once; a throw-away cluster trades durability for speed."""
+    _write(pgdata / "local.conf", THROWAWAY_CONF if throwaway else LOCAL_CONF, account)
 
 
 def _map_line(role: str) -> str:

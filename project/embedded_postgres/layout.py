@@ -42,6 +42,11 @@ class Layout:
         return self.data_dir / "postgres.lock"
 
     @property
+    def running(self) -> Path:
+        """Locked by the server and its children for as long as one of them lives."""
+        return self.data_dir / "postgres.running"
+
+    @property
     def log(self) -> Path:
         return self.data_dir / "postgres.log"
 

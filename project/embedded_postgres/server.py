@@ -21,10 +21,11 @@ from .exceptions import EmbeddedPostgresError
 from .layout import Layout
 
 POLL_SECONDS = 0.01
-# How long the processes of a killed server may take to notice and leave.
+# How long the last queries of a killed server may take to notice and leave.
 ORPHAN_SECONDS = 15.0
 STOP_SECONDS = 30.0
 NOTICE_SECONDS = 1.5
+LOG_BYTES = 10 << 20
 
 # The servers that this process started, by cluster: kept so that a dead one does not stay a zombie of ours.
 _children: dict[Path, subprocess.Popen[bytes]] = {}
@@ -76,8 +77,9 @@ def destroy(data_dir: str | os.PathLike[str]) -> None:
     pgdata = layout.pgdata
     with _locked(layout):
         _stop(layout, signal.SIGQUIT)
-        home = pgdata.parent if layout.cluster.is_symlink() else pgdata
-        shutil.rmtree(home, ignore_errors=True)
+        # Somebody may have linked to a folder of their own: then the one above it is not ours.
+        ours = pgdata.parent.parent == binaries.SHARED_ROOT
+        shutil.rmtree(pgdata.parent if ours else pgdata, ignore_errors=True)
         shutil.rmtree(layout.socket_dir, ignore_errors=True)
         shutil.rmtree(layout.data_dir, ignore_errors=True)
 
@@ -92,35 +94,63 @@ def _start(layout: Layout, *, throwaway: bool) -> None:
     _make_socket_dir(layout.socket_dir, account)
     configuration.write(layout, layout.pgdata, account)
     with _notice("Starting the embedded Postgres"):
-        _remove_foreign_lock(layout.pgdata)
         _launch(layout, programs, account)
 
 
 def _launch(layout: Layout, programs: Path, account: Account) -> None:
     """Start the server and wait until it accepts connections, however long its crash recovery takes."""
-    give_up = time.monotonic() + ORPHAN_SECONDS
-    while True:
-        logged = layout.log.stat().st_size if layout.log.exists() else 0
-        process = _children[layout.pgdata] = _spawn(layout, programs, account)
-        while process.poll() is None:
-            if _is_ready(layout):
-                return
+    with _alone(layout) as descriptor:
+        _remove_stale_locks(layout)
+        logged = _log_size(layout.log)
+        process = _children[layout.pgdata] = _spawn(layout, programs, account, descriptor)
+    while process.poll() is None:
+        if _is_ready(layout):
+            return
+        time.sleep(POLL_SECONDS)
+    output = layout.log.read_bytes()[logged:].decode(errors="replace")
+    raise EmbeddedPostgresError(f"The embedded Postgres did not start. Its log:\n{output.strip()[-2000:]}")
+
+
+def _log_size(log: Path) -> int:
+    """The log's size, after emptying one that grew too long: no server writes to it now."""
+    size = log.stat().st_size if log.exists() else 0
+    if size > LOG_BYTES:
+        os.truncate(log, 0)
+        return 0
+    return size
+
+
+@contextmanager
+def _alone(layout: Layout) -> Iterator[int]:
+    """Wait until no process of a former server is left, and yield the descriptor of the lock that says so.
+
+    The server and its children inherit it and hold the lock as long as one of them lives. So nobody starts a second
+    server beside the last queries of a killed one, or beside that of another container, whose pids mean nothing here.
+    """
+    with _opened(layout.running) as descriptor:
+        give_up = time.monotonic() + ORPHAN_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    raise EmbeddedPostgresError(
+                        f"Processes that we cannot see or stop use {layout.pgdata}: another container's server?"
+                    ) from None
             time.sleep(POLL_SECONDS)
-        # Processes of a killed server hold its shared memory until they notice: try again for a while.
-        output = layout.log.read_bytes()[logged:].decode(errors="replace")
-        if "shared memory" not in output or time.monotonic() > give_up:
-            raise EmbeddedPostgresError(f"The embedded Postgres did not start. Its log:\n{output.strip()[-2000:]}")
-        time.sleep(POLL_SECONDS * 10)
+        yield descriptor
 
 
-def _spawn(layout: Layout, programs: Path, account: Account) -> subprocess.Popen[bytes]:
+def _spawn(layout: Layout, programs: Path, account: Account, lock: int) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C in our terminal is not meant for the server.
-    with layout.log.open("ab") as log:
+    with _opened(layout.log, os.O_APPEND) as log:
         return subprocess.Popen(  # noqa: S603
             [programs / "postgres", "-D", layout.pgdata],
             stdout=log,
             stderr=log,
             start_new_session=True,
+            pass_fds=[lock],
             **account.process_arguments(),
         )
 
@@ -173,18 +203,16 @@ def _postmaster(pgdata: Path) -> psutil.Process | None:
 
 
 def _serves(process: psutil.Process, pgdata: Path) -> bool:
-    # A postmaster and its children work in the data directory; nobody else does.
-    return process.name().startswith("postgres") and process.cwd() == str(pgdata)
+    # The command line is open to everybody. A container's root may not ask for the folder another account works in.
+    return process.cmdline()[1:3] == ["-D", str(pgdata)] and process.uids().effective == pgdata.stat().st_uid
 
 
-def _remove_foreign_lock(pgdata: Path) -> None:
-    """Remove a postmaster.pid whose pid is now a zombie or another program, at which Postgres would refuse to start.
-
-    A pid that is gone Postgres handles itself. Should a killed server's children still run, Postgres finds them by
-    the data directory's shared memory, lock file or not.
-    """
-    if _pid_file(pgdata) and _postmaster(pgdata) is None:
-        (pgdata / "postmaster.pid").unlink(missing_ok=True)
+def _remove_stale_locks(layout: Layout) -> None:
+    """Remove the lock files of a server that is gone: while the pid in one is a zombie's or another program's, Postgres
+    would refuse to start."""
+    (layout.pgdata / "postmaster.pid").unlink(missing_ok=True)
+    for leftover in layout.socket_dir.iterdir():
+        leftover.unlink()
 
 
 # --- Stopping -------------------------------------------------------------------------------------------------------
@@ -215,15 +243,22 @@ def _locked(layout: Layout) -> Iterator[None]:
     """Hold the data directory's lock, which the kernel releases when its holder dies."""
     # Root's server account has to pass through a folder that root makes; nobody but root reads or writes there.
     layout.data_dir.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o600)
-    except PermissionError:
-        raise EmbeddedPostgresError(
-            f"{layout.data_dir} belongs to another user. Run as the user who made it, or set EMBEDDED_POSTGRES_DIR."
-        ) from None
-    try:
+    with _opened(layout.lock) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def _opened(path: Path, flags: int = 0) -> Iterator[int]:
+    """A descriptor of `path`, made when absent, for its owner alone."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
+    except PermissionError:
+        raise EmbeddedPostgresError(
+            f"{path.parent} belongs to another user. Run as the user who made it, or set EMBEDDED_POSTGRES_DIR."
+        ) from None
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
