@@ -8,12 +8,15 @@ import psycopg
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from django.db.backends.base.base import NO_DB_ALIAS
 from django_prometheus.db.backends.postgresql import base
+from psycopg_pool import ConnectionPool
 
 from project import embedded_postgres
 
 from .creation import DatabaseCreation
 from .dsn import VARIABLES
+from .pool import make_pool
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -25,22 +28,22 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     creation_class = DatabaseCreation
 
-    def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        super().__init__(settings_dict, *args, **kwargs)
-        pool = settings_dict["OPTIONS"].get("pool")
-        if self.embedded_dir and pool:
-            self.settings_dict = {
-                **settings_dict,
-                "OPTIONS": {
-                    **settings_dict["OPTIONS"],
-                    "pool": {**pool, "connection_class": _healing_connection(self.embedded_dir)},
-                },
-            }
-
     @property
     def embedded_dir(self) -> str | None:
         """The data directory of the embedded server, or None with a Postgres of somebody else's."""
         return self.settings_dict.get("EMBEDDED_DIR")
+
+    @property
+    def pool(self) -> ConnectionPool | None:
+        """This process' pool, not necessarily open. In place of Django's, whose check of a connection is fixed."""
+        options = self.settings_dict["OPTIONS"].get("pool")
+        if self.alias == NO_DB_ALIAS or not options:
+            return None
+        if self.alias not in self._connection_pools:
+            made = make_pool(self.get_connection_params(), self._configure_connection, options, self.embedded_dir)
+            # Threads that come here at once may make several; none is open yet, and the first one stays.
+            self._connection_pools.setdefault(self.alias, made)
+        return self._connection_pools[self.alias]
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> psycopg.Connection:
         """Connect; the first time in a process, have the embedded server run before the pool's clock starts."""
@@ -50,8 +53,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     @property
     def _pool_is_open(self) -> bool:
-        pool = self._connection_pools.get(self.alias)
-        return pool is not None and not pool.closed
+        known = self._connection_pools.get(self.alias)
+        return known is not None and not known.closed
 
     def connect_as(self, role: str) -> psycopg.Connection:
         """A fresh connection as `role` ("owner", "census" or "backup"), autocommit off, which the caller closes.
@@ -72,30 +75,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
         known: dict[str, dict[str, str]] = settings.DATABASE_ROLES
         if role not in known:
             raise ImproperlyConfigured(f"This needs the {role} role of the database: set {VARIABLES[role]}.")
-        configured, current = known["app"]["dbname"], self.settings_dict["NAME"]
+        configured, current = known["app"].get("dbname", ""), self.settings_dict["NAME"]
         renamed = {"dbname": current} if current != configured else {}
         return {**known[role], **renamed}
 
     def _start_embedded(self) -> None:
         if self.embedded_dir:
             embedded_postgres.ensure_running(self.embedded_dir)
-
-
-def _healing_connection(data_dir: str) -> type[psycopg.Connection]:
-    """A connection class for the pool, that starts the server of `data_dir` again when it is gone."""
-
-    class HealingConnection(psycopg.Connection):
-        @classmethod
-        def connect(cls, *args: Any, **kwargs: Any) -> Any:
-            try:
-                return super().connect(*args, **kwargs)
-            except psycopg.OperationalError:
-                if embedded_postgres.is_running(data_dir):
-                    raise
-            embedded_postgres.ensure_running(data_dir)
-            return super().connect(*args, **kwargs)
-
-    return HealingConnection
 
 
 def _forget_connections() -> None:
