@@ -101,6 +101,8 @@ def _launch(layout: Layout, programs: Path, account: Account) -> None:
     """Start the server and wait until it accepts connections, however long its crash recovery takes."""
     with _alone(layout) as descriptor:
         _remove_stale_locks(layout)
+        if former := _children.pop(layout.pgdata, None):
+            former.wait()
         logged = _log_size(layout.log)
         process = _children[layout.pgdata] = _spawn(layout, programs, account, descriptor)
     while process.poll() is None:
@@ -221,20 +223,30 @@ def _stop(layout: Layout, how: signal.Signals = signal.SIGINT) -> bool:
     if process is None:
         return False
     process.send_signal(how)
-    if not _wait_for_end(layout.pgdata, STOP_SECONDS):
+    if not _wait_for_end(process, layout.pgdata):
         process.send_signal(signal.SIGQUIT)
-        if not _wait_for_end(layout.pgdata, STOP_SECONDS):
+        if not _wait_for_end(process, layout.pgdata):
             raise EmbeddedPostgresError(f"The embedded Postgres (pid {process.pid}) does not stop. See {layout.log}.")
     return True
 
 
-def _wait_for_end(pgdata: Path, seconds: float) -> bool:
-    give_up = time.monotonic() + seconds
-    while _postmaster(pgdata) is not None:
+def _wait_for_end(process: psutil.Process, pgdata: Path) -> bool:
+    give_up = time.monotonic() + STOP_SECONDS
+    while not _is_gone(process, pgdata):
         if time.monotonic() > give_up:
             return False
         time.sleep(POLL_SECONDS)
     return True
+
+
+def _is_gone(process: psutil.Process, pgdata: Path) -> bool:
+    """Whether the process has ended; a zombie has, though whoever started it has not noticed."""
+    if child := _children.get(pgdata):
+        child.poll()
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 # --- Around it ------------------------------------------------------------------------------------------------------
