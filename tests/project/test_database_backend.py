@@ -147,12 +147,10 @@ def test_a_wrong_url_names_the_variable_and_not_its_password() -> None:
 # --- The embedded server --------------------------------------------------------------------------------------------
 @pytest.fixture
 def make_wrapper(
-    tmp_path: Path, settings: Settings, django_db_blocker: DjangoDbBlocker
+    make_reachable: Callable[[], Path], django_db_blocker: DjangoDbBlocker
 ) -> Iterator[Callable[..., DatabaseWrapper]]:
     """Makes connections, pooled or not, to an embedded server that nothing has started yet."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o711)
-    folder = tmp_path / "data"
+    folder = make_reachable() / "data"
     made: list[DatabaseWrapper] = []
 
     def make(alias: str, **options: Any) -> DatabaseWrapper:

@@ -21,16 +21,12 @@ needs_root = pytest.mark.skipif(not is_root, reason="only root may become anothe
 
 
 @pytest.fixture(scope="module")
-def make_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+def make_folder(make_reachable: Callable[[], Path]) -> Iterator[Callable[[str], Path]]:
     """Makes data directories (of the given name) that other accounts can reach, and removes their servers."""
     made: list[Path] = []
 
     def make(name: str = "data") -> Path:
-        base = tmp_path_factory.mktemp("pg")
-        for folder in (base, *base.parents):
-            if folder.is_relative_to(tmp_path_factory.getbasetemp().parent):
-                folder.chmod(0o711)
-        made.append(base / name)
+        made.append(make_reachable() / name)
         return made[-1]
 
     yield make
@@ -284,7 +280,6 @@ def test_in_a_folder_closed_to_the_servers_account_root_keeps_cluster_and_progra
     make_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = make_folder("shared")
-    shared.parent.chmod(0o711)
     monkeypatch.setattr(binaries, "SHARED_ROOT", shared)
     closed = make_folder("closed")
     closed.mkdir(mode=0o700)

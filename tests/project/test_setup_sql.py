@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,13 @@ PASSWORDS = {f"MEMORY_{role}_PASSWORD": f"it's {role}" for role in ("OWNER", "AP
 
 
 @pytest.fixture
-def bare_postgres(tmp_path: Path) -> Iterator[dict[str, Any]]:
+def bare_postgres(make_reachable: Callable[[], Path]) -> Iterator[dict[str, Any]]:
     """A Postgres with its superuser alone, who gets in as the account that runs it; everybody else by password."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o711)
-    account = server_account(tmp_path / "absent")
-    arguments, programs, data = account.process_arguments(), find(account), tmp_path / "d"
+    folder = make_reachable()
+    account = server_account(folder / "absent")
+    arguments, programs, data = account.process_arguments(), find(account), folder / "d"
     data.mkdir()
-    password = tmp_path / "password"
+    password = folder / "password"
     password.write_text("admin")
     account.own(data)
     initdb = [
@@ -49,7 +48,7 @@ def bare_postgres(tmp_path: Path) -> Iterator[dict[str, Any]]:
 
 
 def test_the_script_prepares_a_server_and_no_password_is_in_it(
-    bare_postgres: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    bare_postgres: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     call_command("database_setup", print_sql=True, database="memory")
     script = capsys.readouterr().out
