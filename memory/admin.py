@@ -98,7 +98,9 @@ class AccessTokenAdmin(ModelAdmin):
         )
         # What follows (the log entry, the redirect) is about the row that was made.
         obj.__dict__.update(row.__dict__)
-        text = format_html("Copy the token now, it is not shown again: <code>{}</code>", secret)
+        text = format_html(
+            'Copy the token now, it is not shown again: <code style="overflow-wrap: anywhere">{}</code>', secret
+        )
         self.message_user(request, text, messages.WARNING)
 
 

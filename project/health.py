@@ -13,6 +13,8 @@ from memory.live_database import assert_live_database
 
 logger = logging.getLogger(__name__)
 
+EXTENSION = "vector"
+
 
 @never_cache
 @require_safe
@@ -43,9 +45,9 @@ def _passes(name: str, check: Callable[[], object]) -> bool:
 
 def _check_pgvector() -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+        cursor.execute("SELECT extversion FROM pg_extension WHERE extname = %s", [EXTENSION])
         if cursor.fetchone() is None:
-            raise LookupError("The database lacks the extension `vector`.")
+            raise LookupError(f"The database lacks the extension {EXTENSION}.")
 
 
 CHECKS: dict[str, Callable[[], object]] = {

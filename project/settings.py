@@ -203,6 +203,7 @@ LOGGING: dict[str, Any] = {
         # The access log tells of every 4xx already.
         "django.request": {"level": "ERROR", "filters": ["path"]},
         "sentence_transformers": {"level": "WARNING"},
+        "axes": {"level": "WARNING"},
         # runserver's own access log prints raw paths and query strings.
         "django.server": {"handlers": [], "level": "ERROR", "propagate": True},
     },
@@ -212,7 +213,7 @@ LOGGING: dict[str, Any] = {
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Sealed Memory",
     "SITE_HEADER": "Sealed Memory",
-    "SITE_SUBHEADER": "Accounts, tokens and state; never a memory's text",
+    "SITE_SUBHEADER": "Accounts, tokens and state",
     "SITE_SYMBOL": "lock",
     "SITE_URL": "/api/v1/docs/",
     "SHOW_HISTORY": True,

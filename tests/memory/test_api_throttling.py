@@ -1,0 +1,96 @@
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import OperationalError, connection
+
+from memory.api import throttling
+from memory.api.throttling import IdentityThrottle, parse_rate
+from tests.factories import API, api_client, make_service, make_token, make_user, person_client, vector
+
+pytestmark = pytest.mark.django_db
+MEMORIES, QUERY = f"{API}/memories", f"{API}/memories/query"
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The throttle's clock, 15 seconds into a minute."""
+    now = [60.0 * 1000 + 15]
+    monkeypatch.setattr(IdentityThrottle, "timer", staticmethod(lambda: now[0]))
+    return now
+
+
+def test_calls_beyond_the_rate_are_429_until_the_window_ends(settings: Any, clock: list[float]) -> None:
+    settings.MEMORY_THROTTLE_OTHER = "2/min"
+    client = person_client()
+    assert [client.get(MEMORIES).status_code for _ in range(3)] == [200, 200, 429]
+    refused = client.get(MEMORIES)
+    assert refused["Retry-After"] == "45"
+    assert refused["Content-Type"] == "application/problem+json"
+    clock[0] += 45
+    assert client.get(MEMORIES).status_code == 200
+
+
+def test_each_identity_has_its_own_count(settings: Any) -> None:
+    settings.MEMORY_THROTTLE_OTHER = "1/min"
+    secret = make_service()
+    for client in (person_client("alice"), person_client("bob"), *(api_client(secret, user=u) for u in "ab")):
+        assert [client.get(MEMORIES).status_code for _ in range(2)] == [200, 429]
+
+
+def test_tokens_of_one_person_share_a_count(settings: Any) -> None:
+    settings.MEMORY_THROTTLE_OTHER = "1/min"
+    user = make_user()
+    assert api_client(make_token(user)).get(MEMORIES).status_code == 200
+    assert api_client(make_token(user)).get(MEMORIES).status_code == 429
+
+
+def test_index_and_query_have_rates_of_their_own(settings: Any) -> None:
+    settings.MEMORY_THROTTLE_QUERY, settings.MEMORY_THROTTLE_INDEX = "1/min", "2/min"
+    client = person_client()
+
+    def statuses(path: str, body: dict[str, Any]) -> list[int]:
+        return [client.post(path, body, content_type="application/json").status_code for _ in range(3)]
+
+    assert statuses(QUERY, {"query": "a", "embedding": vector()}) == [200, 429, 429]
+    assert statuses(f"{API}/memories/index", {"text": "a", "embedding": vector()}) == [200, 200, 429]
+    assert client.get(MEMORIES).status_code == 200
+
+
+def test_empty_rate_limits_nothing(settings: Any) -> None:
+    settings.MEMORY_THROTTLE_OTHER = ""
+    client = person_client()
+    assert [client.get(MEMORIES).status_code for _ in range(3)] == [200] * 3
+
+
+def test_counters_name_no_user(settings: Any) -> None:
+    api_client(make_service(), user="a-telling-name").get(MEMORIES)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT string_agg(key, ' ') FROM project_cache")
+        (keys,) = cursor.fetchone()
+    assert "throttle:other:" in keys and "telling" not in keys
+
+
+def test_cache_that_is_away_lets_calls_pass_but_a_database_that_is_away_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = person_client()
+
+    def fail(error: Exception) -> Any:
+        def count(key: str, timeout: int) -> int:
+            raise error
+
+        return count
+
+    monkeypatch.setattr(throttling, "_raise", fail(ConnectionError()))
+    assert client.get(MEMORIES).status_code == 200
+    monkeypatch.setattr(throttling, "_raise", fail(OperationalError()))
+    assert client.get(MEMORIES).status_code == 503
+
+
+def test_rates_are_read() -> None:
+    assert parse_rate("600/min") == (600, 60)
+    assert parse_rate("1/d") == (1, 86400)
+    for wrong in ("600", "0/min", "-1/min", "x/min", "5/year", "5/"):
+        with pytest.raises(ImproperlyConfigured):
+            parse_rate(wrong)

@@ -1,0 +1,69 @@
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection
+from django.test import Client
+
+from keys.keyring import get_keyring
+from project import health
+
+
+def test_healthz_answers_without_a_database() -> None:
+    response = Client().get("/healthz")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+@pytest.mark.django_db
+def test_readyz_tells_of_each_part() -> None:
+    response = Client().get("/readyz")
+    assert response.status_code == 200
+    assert response.json() == {"status": "ok", "parts": {"database": "ok", "pgvector": "ok", "keys": "ok"}}
+
+
+@pytest.mark.django_db
+def test_readyz_is_503_with_a_key_that_is_none(settings: Any) -> None:
+    settings.MEMORY_ENCRYPTION_KEY = "short"
+    response = Client().get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["parts"]["keys"] == "failing"
+    assert response["Retry-After"]
+    assert "short" not in response.content.decode()
+
+
+@pytest.mark.django_db
+def test_readyz_is_503_when_the_role_reads_more_than_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    from memory import live_database
+
+    monkeypatch.setattr(live_database, "live_problems", lambda cursor: ["The application role is a superuser."])
+    response = Client().get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["parts"] == {"database": "failing", "pgvector": "ok", "keys": "ok"}
+    assert "superuser" not in response.content.decode()
+
+
+@pytest.mark.django_db
+def test_readyz_is_503_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*args: Any, **kwargs: Any) -> None:
+        raise OperationalError("connection to somewhere refused")
+
+    monkeypatch.setattr(connection, "cursor", away)
+    response = Client().get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["parts"] == {"database": "failing", "pgvector": "failing", "keys": "ok"}
+    assert "refused" not in response.content.decode()
+
+
+@pytest.mark.django_db
+def test_readyz_is_503_without_pgvector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "EXTENSION", "no_such_extension")
+    assert Client().get("/readyz").json()["parts"]["pgvector"] == "failing"
+
+
+def test_probes_take_only_safe_methods() -> None:
+    assert Client().post("/healthz").status_code == 405
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keys() -> Any:
+    yield
+    get_keyring.cache_clear()

@@ -1,0 +1,50 @@
+from contextlib import closing
+from io import StringIO
+
+import pytest
+import yaml
+from django.core.management import call_command
+from django.test import Client
+
+
+def schema() -> dict:  # type: ignore[type-arg]
+    out = StringIO()
+    call_command("spectacular", "--validate", "--fail-on-warn", stdout=out)
+    return yaml.safe_load(out.getvalue())
+
+
+def test_description_is_valid_openapi_without_a_warning_and_tells_of_every_verb() -> None:
+    described = schema()
+    verbs = {(path, verb) for path, verbs in described["paths"].items() for verb in verbs}
+    assert verbs == {
+        ("/api/v1/memories", "get"),
+        ("/api/v1/memories", "delete"),
+        ("/api/v1/memories/index", "post"),
+        ("/api/v1/memories/query", "post"),
+        ("/api/v1/memories/{chunk_id}", "get"),
+        ("/api/v1/memories/{chunk_id}", "delete"),
+        ("/api/v1/documents/{doc_id}", "delete"),
+    }
+
+
+def test_every_operation_tells_of_its_problems_and_of_the_user_header() -> None:
+    for verbs in schema()["paths"].values():
+        for operation in verbs.values():
+            assert {"400", "401", "403", "413", "429", "503"} <= set(operation["responses"])
+            assert "application/problem+json" in operation["responses"]["400"]["content"]
+            assert "X-Memory-User" in {parameter["name"] for parameter in operation["parameters"]}
+            assert operation["security"] == [{"accessToken": []}, {"session": []}]
+
+
+def test_description_and_its_page_are_open_and_load_nothing_from_elsewhere() -> None:
+    assert Client().get("/api/v1/schema/").status_code == 200
+    response = Client().get("/api/v1/docs/")
+    assert response.status_code == 200
+    assert "//cdn" not in response.content.decode() and "https://" not in response.content.decode()
+    with closing(Client().get("/static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js")) as script:
+        assert script.status_code == 200
+
+
+@pytest.mark.django_db
+def test_bad_token_does_not_close_the_page() -> None:
+    assert Client(headers={"Authorization": "Bearer wrong"}).get("/api/v1/docs/").status_code == 200
