@@ -24,18 +24,23 @@ class StrictJSONParser(BaseParser):
 
     def parse(self, stream: IO[Any], media_type: str | None = None, parser_context: Any = None) -> Any:
         body = _read(stream, parser_context["request"].META.get("CONTENT_LENGTH"))
-        try:
-            return json.loads(body.decode("utf-8"), object_pairs_hook=_unique)
-        except UnicodeDecodeError:
-            raise ParseError("The body is not UTF-8.") from None
-        except json.JSONDecodeError as error:
-            raise ParseError(f"The body is not JSON: line {error.lineno}, column {error.colno}.") from None
-        except RecursionError:
-            raise ParseError("The body is nested too deeply.") from None
-        except _DoubledName:
-            raise ParseError("An object in the body has the same name twice.") from None
-        except ValueError:  # Python refuses integers of thousands of digits
-            raise ParseError("A number in the body is too long.") from None
+        return strict_json(body)
+
+
+def strict_json(body: bytes) -> Any:
+    """The value of a JSON text in UTF-8. Raises ParseError, which says where it is wrong and repeats nothing of it."""
+    try:
+        return json.loads(body.decode("utf-8"), object_pairs_hook=_unique)
+    except UnicodeDecodeError:
+        raise ParseError("The body is not UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise ParseError(f"The body is not JSON: line {error.lineno}, column {error.colno}.") from None
+    except RecursionError:
+        raise ParseError("The body is nested too deeply.") from None
+    except _DoubledName:
+        raise ParseError("An object in the body has the same name twice.") from None
+    except ValueError:  # Python refuses integers of thousands of digits
+        raise ParseError("A number in the body is too long.") from None
 
 
 class _DoubledName(Exception):

@@ -1,0 +1,117 @@
+"""Many documents from a stream of JSON lines: batched, resumable, and with every bad line named at the end.
+
+A line is a document as `POST memories/index` takes it, with a `doc_id`:
+
+    {"doc_id": "a", "text": "…", "source": "notes", "metadata": {}}
+
+or one of a BEIR corpus, `{"_id": "a", "title": "…", "text": "…"}`, whose title becomes the beginning of the text.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rest_framework.exceptions import APIException, ValidationError
+
+from memory.api.parsers import strict_json
+from memory.api.serializers import documents_from
+from memory.indexing import Document, existing_doc_ids, index_documents
+
+
+@dataclass
+class ImportReport:
+    """What became of the lines. `bad` holds (line number from 1, reason); a reason repeats nothing of the line."""
+
+    documents: int = 0
+    chunks: int = 0
+    skipped: int = 0
+    bad: list[tuple[int, str]] = field(default_factory=list)
+
+
+class BadLine(ValueError):
+    """A line that is no document. The message says why."""
+
+
+def import_lines(
+    *,
+    user_id: str,
+    lines: Iterable[bytes],
+    batch_size: int,
+    replace: bool = False,
+    progress: Callable[[ImportReport, int], None] = lambda report, size: None,
+) -> ImportReport:
+    """Store every good line for one user, `batch_size` documents a transaction.
+
+    A doc_id that the user already has is skipped, so a run that was stopped goes on where it stopped; with `replace` it
+    is stored anew. `progress` is told the report so far and the bytes of each batch read.
+    """
+    report = ImportReport()
+    for batch, size in _batches(lines, batch_size, report):
+        _store(user_id, batch, replace, report)
+        progress(report, size)
+    return report
+
+
+def parse_line(line: bytes) -> Document:
+    """The document on a line. Raises BadLine."""
+    try:
+        value = strict_json(line)
+        if not isinstance(value, dict):
+            raise BadLine("is no JSON object")
+        fields = _from_beir(value) if "_id" in value else value
+        if "doc_id" not in fields:
+            raise BadLine("doc_id: is missing")
+        (document,) = documents_from(fields)
+    except ValidationError as error:
+        raise BadLine(_first_finding(error.detail)) from None
+    except APIException as error:
+        raise BadLine(str(error.detail)) from None
+    return document
+
+
+def _from_beir(value: dict[str, Any]) -> dict[str, Any]:
+    title, text = value.get("title") or "", value.get("text", "")
+    joined = f"{title} {text}" if title and isinstance(title, str) and isinstance(text, str) else text
+    return {"doc_id": value["_id"], "text": joined, "metadata": value.get("metadata") or {}}
+
+
+def _batches(lines: Iterable[bytes], size: int, report: ImportReport) -> Iterator[tuple[list[Document], int]]:
+    batch: dict[str, Document] = {}
+    read = 0
+    for number, line in enumerate(lines, start=1):
+        read += len(line)
+        if not line.strip():
+            continue
+        try:
+            document = parse_line(line)
+        except BadLine as reason:
+            report.bad.append((number, str(reason)))
+            continue
+        # The same doc_id twice in one batch: the earlier one is stored first, then the rule for existing ones holds.
+        if len(batch) == size or document.doc_id in batch:
+            yield list(batch.values()), read
+            batch, read = {}, 0
+        batch[document.doc_id] = document
+    yield list(batch.values()), read
+
+
+def _store(user_id: str, batch: list[Document], replace: bool, report: ImportReport) -> None:
+    if not replace and batch:
+        known = existing_doc_ids(user_id=user_id, doc_ids=[document.doc_id for document in batch])
+        report.skipped += len(known)
+        batch = [document for document in batch if document.doc_id not in known]
+    if batch:
+        indexed = index_documents(user_id=user_id, documents=batch)
+        report.documents += len(indexed)
+        report.chunks += sum(len(document.chunk_ids) for document in indexed)
+
+
+def _first_finding(detail: Any, place: str = "") -> str:
+    """`field: message` of the first finding in a serializer's errors, which nest as the data does."""
+    if isinstance(detail, dict):
+        name, inner = next(iter(detail.items()))
+        within = f"[{name}]" if isinstance(name, int) else f".{name}" if place else str(name)
+        return _first_finding(inner, place if name == "non_field_errors" else place + within)
+    if isinstance(detail, list):
+        return _first_finding(detail[0], place)
+    return f"{place}: {detail}" if place else str(detail)
