@@ -1,0 +1,57 @@
+"""The same tables without the product: no row-level security, no seals, in a throw-away schema of the owner's.
+
+They are copied from the real ones (columns, defaults, indexes, storage) and bear their names, so that the product's
+own statements run on either, by the search path alone.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from django.db import connections
+from pgvector.psycopg import register_vector
+
+TABLES = ("tenants", "memory_chunks", "memory_vectors")
+FOREIGN_KEY = (
+    "ALTER TABLE memory_vectors ADD FOREIGN KEY (user_hash, id)"
+    " REFERENCES memory_chunks (user_hash, id) ON DELETE CASCADE"
+)
+
+
+@contextmanager
+def plain_tables(schema: str = "benchmark_plain", *, keep: bool = False) -> Iterator[psycopg.Connection[Any]]:
+    """A connection as the owner whose unqualified names are the empty plain tables; they are dropped at the end.
+
+    Raises ImproperlyConfigured without DATABASE_OWNER_URL.
+    """
+    with owner_connection() as conn:
+        conn.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+        conn.execute(f"CREATE SCHEMA {schema}")
+        use_schema(conn, schema)
+        for table in TABLES:
+            like = "INCLUDING DEFAULTS INCLUDING INDEXES INCLUDING STORAGE"
+            conn.execute(f"CREATE TABLE {schema}.{table} (LIKE public.{table} {like})")
+        conn.execute(FOREIGN_KEY)
+        conn.commit()
+        try:
+            yield conn
+        finally:
+            conn.rollback()
+            if not keep:
+                conn.execute(f"DROP SCHEMA {schema} CASCADE")
+                conn.commit()
+
+
+@contextmanager
+def owner_connection() -> Iterator[psycopg.Connection[Any]]:
+    """A fresh connection as the owner that knows the vector types."""
+    conn: psycopg.Connection[Any] = connections["default"].connect_as("owner")  # type: ignore[attr-defined]
+    with conn:
+        register_vector(conn)
+        yield conn
+
+
+def use_schema(conn: psycopg.Connection[Any], schema: str) -> None:
+    """Have unqualified names mean the tables of `schema`; the vector type stays where it is."""
+    conn.execute(f"SET search_path = {schema}, public")

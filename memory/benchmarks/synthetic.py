@@ -1,0 +1,61 @@
+"""Made-up memories: texts whose words are as unequally common as real ones, and embeddings in clusters.
+
+The same seed gives the same memories on every machine with the same numpy.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+# Zipf's law with the exponent of English; a vocabulary this large leaves most terms rare, as BM25 expects.
+VOCABULARY = 20_000
+ZIPF_EXPONENT = 1.0
+TOPICS = 500
+# Cosine 0.7 to the topic's centre, 0.5 between two memories of one topic: near what all-MiniLM-L6-v2 gives.
+SPREAD = 1.0
+_SYLLABLES = np.array([c + v for c in "bdfgklmnprstvz" for v in "aeiou"])
+
+
+class Synthetic:
+    """A source of texts and vectors of `dim` dimensions."""
+
+    def __init__(self, dim: int, seed: int = 0) -> None:
+        self.dim = dim
+        self._rng = np.random.default_rng(seed)
+        self._words = _vocabulary(self._rng)
+        weights = 1.0 / np.arange(1, VOCABULARY + 1) ** ZIPF_EXPONENT
+        self._cumulative = np.cumsum(weights / weights.sum())
+        self._centres = _unit(self._rng.standard_normal((TOPICS, dim), dtype=np.float32))
+
+    def vectors(self, count: int) -> np.ndarray:
+        """Unit vectors around random topics, float32 (count, dim)."""
+        centres = self._centres[self._rng.integers(TOPICS, size=count)]
+        noise = self._rng.standard_normal((count, self.dim), dtype=np.float32) / np.sqrt(self.dim, dtype=np.float32)
+        return _unit(centres + SPREAD * noise)
+
+    def texts(self, count: int, words: int) -> Iterator[str]:
+        """Texts of `words` words each."""
+        for draws in self._rng.random((count, words)):
+            yield " ".join(self._words[np.searchsorted(self._cumulative, draws)])
+
+
+def zipf_sizes(rows: int, tenants: int) -> list[int]:
+    """How many rows each tenant has, largest first: in proportion to 1/rank, at least one each, `rows` together."""
+    if not 1 <= tenants <= rows:
+        raise ValueError("There must be at least as many rows as tenants, and one of each.")
+    weights = 1.0 / np.arange(1, tenants + 1)
+    sizes = 1 + np.floor((rows - tenants) * weights / weights.sum()).astype(int)
+    sizes[0] += rows - sizes.sum()
+    return [int(size) for size in sizes]
+
+
+def _vocabulary(rng: np.random.Generator) -> np.ndarray:
+    words: dict[str, None] = {}
+    while len(words) < VOCABULARY:
+        parts = rng.choice(_SYLLABLES, size=(VOCABULARY, int(rng.integers(2, 5))))
+        words.update(dict.fromkeys("".join(row) for row in parts))
+    return np.array(list(words)[:VOCABULARY])
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)

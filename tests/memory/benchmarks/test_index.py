@@ -1,0 +1,88 @@
+"""`manage.py benchmark_index`, with few rows: that both sides store the same and nothing stays behind."""
+
+import json
+from io import StringIO
+
+import numpy as np
+import psycopg
+import pytest
+from django.core.management import CommandError, call_command
+
+from memory.benchmarks.index import Load, summary, targets, write_plain
+from memory.benchmarks.plain_tables import owner_connection, plain_tables
+from memory.benchmarks.tenants import benchmark_user
+from memory.browsing import list_chunks
+from memory.indexing import Chunk, Document
+
+ARGUMENTS = ("--rows", "25", "--batch", "10", "--tenants", "2", "--words", "5", "--verbosity", "0")
+
+
+def schemas() -> list[str]:
+    with owner_connection() as conn:
+        found = conn.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'benchmark%'").fetchall()
+    return [name for (name,) in found]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_prints_one_json_object_and_leaves_nothing_behind() -> None:
+    out = StringIO()
+    call_command("benchmark_index", "--json", *ARGUMENTS, stdout=out)
+    report = json.loads(out.getvalue())
+    assert report["results"][0]["rows"] == 25
+    assert {target["name"] for target in report["targets"]} == {
+        "write path: ratio to plain rows",
+        "write path: throughput",
+    }
+    assert schemas() == []
+    for number in range(2):
+        assert list_chunks(user_id=benchmark_user(f"index-{number}"), limit=1).chunks == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_plain_side_stores_the_rows_unsealed_and_replaces_them() -> None:
+    vector = np.eye(1, 384, dtype=np.float32)[0]
+    document = Document("doc", "notes", (Chunk("in the clear", vector),), {"n": 1})
+    with plain_tables() as conn:
+        for _ in range(2):
+            write_plain(conn, benchmark_user("plain"), [document])
+        row = conn.execute(
+            "SELECT text_cipher, meta_cipher, embedding FROM memory_chunks JOIN memory_vectors USING (user_hash, id)"
+        ).fetchall()
+    assert [(text, meta) for text, meta, _ in row] == [(b"in the clear", b'{"n":1}')]
+    assert (np.asarray(row[0][2].to_list()) == vector).all()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_plain_tables_have_the_columns_of_the_real_ones_and_no_row_security() -> None:
+    columns = (
+        "SELECT attname, atttypid::regtype::text, attstorage FROM pg_attribute"
+        " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attname"
+    )
+    with plain_tables() as conn:
+        for table in ("memory_chunks", "memory_vectors"):
+            plain = conn.execute(columns, [f"benchmark_plain.{table}"]).fetchall()
+            assert plain == conn.execute(columns, [f"public.{table}"]).fetchall()
+        security = conn.execute(
+            "SELECT bool_or(relrowsecurity) FROM pg_class WHERE relnamespace = 'benchmark_plain'::regnamespace"
+        ).fetchone()
+    assert security == (False,)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_plain_tables_are_dropped_after_an_error() -> None:
+    with pytest.raises(psycopg.errors.DivisionByZero), plain_tables() as conn:
+        conn.execute("SELECT 1/0")
+    assert schemas() == []
+
+
+def test_ratio_is_the_median_of_pairs() -> None:
+    row = summary(Load(rows=30, batch=10, tenants=1, words=5), np.array([[1.0, 0.5], [1.0, 0.7], [10.0, 9.0]]))
+    assert row["ratio"] == pytest.approx(0.7)
+    assert row["rows_s"] == pytest.approx(30 / 12)
+    assert [target.ok for target in targets({**row, "rows_s": 2500.0})] == [True, True]
+    assert [target.ok for target in targets({**row, "ratio": 0.69})] == [False, False]
+
+
+def test_arguments_must_be_positive() -> None:
+    with pytest.raises(CommandError, match="at least 1"):
+        call_command("benchmark_index", "--rows", "0")
