@@ -19,7 +19,7 @@ from memory.benchmarks.timing import percentile
 from memory.indexing import Chunk, Document, count_chunks, index_documents, lock_tenant
 from memory.rows import ChunkRow
 from memory.sealed import JSONCodec, SealedBytes
-from memory.security import hmac_user
+from memory.security import user_hashes
 
 PRODUCT = (
     "product = index_documents(): checks, one transaction per batch behind the tenant's door, the old documents"
@@ -81,7 +81,7 @@ def targets(row: Row) -> list[Target]:
 
 def write_plain(conn: psycopg.Connection[Any], user_id: str, documents: Sequence[Document]) -> None:
     """Store documents of one chunk as they are, through the product's statements."""
-    user_hash = hmac_user(user_id)
+    user_hash = user_hashes(user_id)[0]
     plain_rows = [_plain_row(document) for document in documents]
     with conn.transaction(), conn.cursor(binary=True) as cursor:
         lock_tenant(cursor, user_id, user_hash)
