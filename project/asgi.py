@@ -10,6 +10,8 @@ application = get_asgi_application()
 
 from keys import heartbeat  # noqa: E402  (needs the apps that the line above loads)
 from memory.live_database import assert_live_database  # noqa: E402
+from rerank.startup import begin_serving  # noqa: E402
 
 assert_live_database()
 heartbeat.start("asgi")
+begin_serving()

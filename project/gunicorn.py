@@ -23,6 +23,8 @@ loglevel = "warning"
 # Before any worker imports prometheus_client, which reads it once.
 _metrics_dir = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", ".data/metrics")).absolute()
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_dir)
+# With --preload the application opens its files there before `on_starting`.
+_metrics_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def on_starting(server: Any) -> None:
@@ -36,3 +38,10 @@ def child_exit(server: Any, worker: Any) -> None:
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(worker.pid)
+
+
+def post_worker_init(worker: Any) -> None:
+    """The reranker's threads start behind the fork, with the application preloaded or not."""
+    from rerank.startup import begin_serving_in_worker
+
+    begin_serving_in_worker()

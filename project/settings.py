@@ -247,16 +247,12 @@ RERANK_MODEL = env.str("RERANK_MODEL", default="cross-encoder/ms-marco-TinyBERT-
 RERANK_REVISION = env.str("RERANK_REVISION", default="81d1926f67cb8eee2c2be17ca9f793c7c3bd20cc")
 # SHA-256 of model.safetensors, checked at load when given.
 RERANK_MODEL_SHA256 = env.str("RERANK_MODEL_SHA256", default="")
-# Whether a serving process may download the model; `manage.py fetch_models` does it ahead of time.
-RERANK_ALLOW_DOWNLOAD = env.bool("RERANK_ALLOW_DOWNLOAD", default=False)
 # auto, onnx, torch or remote; auto is onnx on the CPU and torch on a GPU.
 RERANK_BACKEND = env.str("RERANK_BACKEND", default="auto")
 # auto, cpu, cuda or cuda:N.
 RERANK_DEVICE = env.str("RERANK_DEVICE", default="auto")
 # How long an answer waits for its new order, in milliseconds.
 RERANK_TIMEOUT_MS = env.int("RERANK_TIMEOUT_MS", default=250)
-# How many candidates the query endpoint asks for and reranks.
-RERANK_CANDIDATES = env.int("RERANK_CANDIDATES", default=24)
 # replace: the cross-encoder's order. rrf: reciprocal rank fusion of it with the candidates' order.
 RERANK_FUSION = env.str("RERANK_FUSION", default="replace")
 # Pairs and padded tokens of one forward; requests that may wait.

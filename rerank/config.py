@@ -26,7 +26,7 @@ def model_choice() -> ModelChoice:
         name=settings.RERANK_MODEL,
         revision=settings.RERANK_REVISION,
         sha256=settings.RERANK_MODEL_SHA256,
-        allow_download=settings.RERANK_ALLOW_DOWNLOAD,
+        allow_download=settings.MODELS_MAY_DOWNLOAD,
     )
 
 

@@ -1,0 +1,70 @@
+"""System checks of the reranker's settings. Whether the weights are there is told at start-up, not here."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error
+
+from rerank.ordering import FUSIONS
+
+E_CHOICE = "rerank.E001"
+E_REMOTE = "rerank.E002"
+E_RANGE = "rerank.E003"
+E_GOLDEN = "rerank.E004"
+
+BACKENDS = ("auto", "onnx", "torch", "remote")
+RANGES = {
+    "RERANK_TIMEOUT_MS": (1, 10_000),
+    "RERANK_BATCH_SIZE": (1, 32),
+    "RERANK_BATCH_TOKENS": (512, 1_000_000),
+    "RERANK_QUEUE_SIZE": (1, 10_000),
+    "RERANK_MAX_TOKENS": (16, 8192),
+    "RERANK_WINDOWS": (1, 3),
+    "RERANK_THREADS": (0, 256),
+    "RERANK_REMOTE_CONNECTIONS": (1, 64),
+}
+
+
+def check_settings(
+    app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Every RERANK_* setting has a value the app understands."""
+    return [*_choices(), *_remote(), *_ranges(), *_golden()]
+
+
+def _choices() -> Iterator[CheckMessage]:
+    for name, choices in (("RERANK_BACKEND", BACKENDS), ("RERANK_FUSION", tuple(FUSIONS))):
+        if getattr(settings, name) not in choices:
+            yield Error(f"{name} is none of {', '.join(choices)}.", hint=f"Set {name} to one of them.", id=E_CHOICE)
+    device = settings.RERANK_DEVICE
+    if device not in ("auto", "cpu", "cuda") and not device.removeprefix("cuda:").isdigit():
+        yield Error("RERANK_DEVICE is none of auto, cpu, cuda, cuda:N.", hint="auto suits most.", id=E_CHOICE)
+
+
+def _remote() -> Iterator[CheckMessage]:
+    if settings.RERANK_BACKEND == "remote" and not settings.RERANK_REMOTE_URL.startswith(("http://", "https://")):
+        yield Error(
+            "RERANK_BACKEND=remote needs RERANK_REMOTE_URL.",
+            hint="The base URL of a text-embeddings-inference server, such as http://rerank.internal:8080.",
+            id=E_REMOTE,
+        )
+
+
+def _ranges() -> Iterator[CheckMessage]:
+    ranges = RANGES | {"RERANK_QUERY_TOKENS": (1, max(1, settings.RERANK_MAX_TOKENS // 2))}
+    for name, (low, high) in ranges.items():
+        if not low <= getattr(settings, name) <= high:
+            yield Error(f"{name} must lie between {low} and {high}.", hint="docs/reference.md says why.", id=E_RANGE)
+
+
+def _golden() -> Iterator[CheckMessage]:
+    golden = settings.RERANK_GOLDEN
+    whole = isinstance(golden, list) and len(golden) in (0, 3) and all(isinstance(text, str) for text in golden)
+    if not whole:
+        yield Error(
+            "RERANK_GOLDEN is no JSON list of a query, a relevant and an irrelevant passage.",
+            hint="Set it to [] to go without the check.",
+            id=E_GOLDEN,
+        )
