@@ -23,6 +23,10 @@ class InvalidDocument(SealedMemoryError, ValueError):
         self.message = message
 
 
+class InvalidFilter(InvalidDocument):
+    """A filter that cannot be asked for. `field` names it."""
+
+
 class TenantNotBound(SealedMemoryError):
     """No user is bound: wrap the work in `bind_tenant(user_id)` or pass the user id."""
 

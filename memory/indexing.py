@@ -13,8 +13,10 @@ import psycopg
 from memory import metrics, rows
 from memory.embedding import embed_passages
 from memory.exceptions import InvalidDocument
+from memory.lexical_column import lexical_column
 from memory.rls import set_rls_context, tenant_transaction
 from memory.rows import ChunkRow, seal_row
+from memory.scope import labels
 from memory.security import UserHash
 from memory.vectors import as_embedding, searchable
 from memory.wire import binary_cursor, prepare_async
@@ -195,6 +197,8 @@ def _seal(
             metadata=document.metadata,
             original=original,
             searchable=vector,
+            lexical=lexical_column(document.chunks[index].text, user_hash),
+            labels=labels(user_hash, document.metadata),
             # A replaced document keeps the time it was first stored.
             created_at=replaced.get(document.doc_id, (0, None))[1],
         )

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Func, Q, lookups
 from django.db.models.functions import Now
@@ -11,6 +12,7 @@ from pgvector.django import SparseVectorField, VectorField
 
 from memory.exceptions import SecondTenant
 from memory.fields import SealedJSONField, SealedTextField, SealedVectorField, sealed_fields
+from memory.lexical import DIMENSIONS as SPARSE_DIMENSIONS
 from memory.managers import TenantManager
 from memory.rls import open_user_hash
 from memory.security import OVERHEAD
@@ -18,7 +20,6 @@ from memory.tokens import AccessToken, ServiceAccount
 
 __all__ = ["AccessToken", "MemoryChunk", "MemoryVector", "ServiceAccount", "Tenant", "TenantModel"]
 
-SPARSE_DIMENSIONS = 1_000_000_000
 USER_HASH_REGEX = "^[0-9a-f]{64}$"
 
 
@@ -123,12 +124,20 @@ class MemoryChunk(TenantModel):
 
 
 class MemoryVector(TenantModel):
-    """What a chunk is found by. A table of its own, so that re-sealing a chunk never touches a vector index."""
+    """What a chunk is found by. A table of its own, so that re-sealing a chunk never touches a vector index.
+
+    It repeats what a search filters and groups by, so that a scan reads one table.
+    """
 
     pk = models.CompositePrimaryKey("user_hash", "id")
     id = models.UUIDField(editable=False)
     embedding = VectorField(dimensions=settings.MEMORY_EMBEDDING_DIM)
     lexical = SparseVectorField(dimensions=SPARSE_DIMENSIONS, null=True)
+    doc_id = models.TextField(default="")
+    source = models.TextField(default="", blank=True)
+    chunk_index = models.IntegerField(default=0)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    labels = ArrayField(models.BigIntegerField(), default=list)
 
     class Meta(TenantModel.Meta):
         db_table = "memory_vectors"

@@ -38,9 +38,9 @@ INSERT_CHUNKS = """
 WITH input AS (
     SELECT uuidv7() AS id, row.*
     FROM unnest(%b::text[], %b::text[], %b::int4[], %b::bytea[], %b::bytea[], %b::bytea[], %b::timestamptz[],
-                %b::vector[], %b::sparsevec[])
+                %b::vector[], %b::sparsevec[], %b::text[])
         WITH ORDINALITY AS row (doc_id, source, chunk_index, text_cipher, meta_cipher, emb_cipher, created_at,
-                                embedding, lexical, position)
+                                embedding, lexical, labels, position)
 ), chunks AS (
     INSERT INTO memory_chunks
         (user_hash, id, doc_id, source, chunk_index, text_cipher, meta_cipher, emb_cipher, enc_key_id, created_at,
@@ -49,8 +49,10 @@ WITH input AS (
            coalesce(created_at, now()), now()
     FROM input
 ), vectors AS (
-    INSERT INTO memory_vectors (user_hash, id, embedding, lexical)
-    SELECT %s, id, embedding, lexical FROM input
+    INSERT INTO memory_vectors
+        (user_hash, id, embedding, lexical, doc_id, source, chunk_index, created_at, labels)
+    SELECT %s, id, embedding, lexical, doc_id, source, chunk_index, coalesce(created_at, now()), labels::int8[]
+    FROM input
 )
 SELECT id FROM input ORDER BY position
 """
@@ -69,6 +71,7 @@ class ChunkRow:
     created_at: datetime | None
     embedding: np.ndarray
     lexical: SparseVector | None
+    labels: list[int]
 
 
 def seal_row(
@@ -82,6 +85,7 @@ def seal_row(
     original: np.ndarray,
     searchable: np.ndarray,
     lexical: SparseVector | None = None,
+    labels: Sequence[int] = (),
     created_at: datetime | None = None,
 ) -> ChunkRow:
     """Seal one chunk. `original` is the embedding as given, `searchable` its form in the index, both float32 (d,)."""
@@ -97,11 +101,12 @@ def seal_row(
         created_at=created_at,
         embedding=searchable,
         lexical=lexical,
+        labels=list(labels),
     )
 
 
 def insert_parameters(user_hash: str, rows: Sequence[ChunkRow]) -> list[Any]:
-    """The parameters of INSERT_CHUNKS: nine arrays of equal length, then what all rows share."""
+    """The parameters of INSERT_CHUNKS: ten arrays of equal length, then what all rows share."""
     return [
         [row.doc_id for row in rows],
         [row.source for row in rows],
@@ -112,6 +117,8 @@ def insert_parameters(user_hash: str, rows: Sequence[ChunkRow]) -> list[Any]:
         [row.created_at for row in rows],
         [row.embedding for row in rows],
         [row.lexical for row in rows],
+        # An array of arrays would have to be rectangular, so each row's labels travel as their own text.
+        ["{" + ",".join(map(str, row.labels)) + "}" for row in rows],
         user_hash,
         get_keyring().sealing.key_id,
         user_hash,

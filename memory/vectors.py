@@ -6,6 +6,8 @@ import numpy as np
 from django.conf import settings
 
 from memory.exceptions import InvalidDocument
+from memory.subkeys import rotation_subkey
+from memory.vector_rotation import rotation_for
 
 
 def as_embedding(value: Sequence[float] | np.ndarray, field: str = "embedding") -> np.ndarray:
@@ -35,8 +37,12 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def searchable(vectors: np.ndarray, user_hash: str) -> np.ndarray:
-    """Original embeddings, shape (n, d) or (d,), as the tenant's index stores and compares them: float32, unit length.
+    """Original embeddings, shape (n, d) or (d,), as the tenant's index stores and compares them: float32, unit length,
+    turned by the tenant's rotation where MEMORY_VECTOR_ROTATION is on.
 
     The one place where stored and query vectors get their form, so that the two can never differ.
     """
-    return unit(vectors)
+    units = unit(vectors)
+    if not settings.MEMORY_VECTOR_ROTATION:
+        return units
+    return rotation_for(rotation_subkey(user_hash), units.shape[-1]).apply(units)

@@ -1,0 +1,57 @@
+"""A question as the database is asked it, and how the parts of a score weigh."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from django.conf import settings
+
+from memory.lexical_column import asked_terms
+from memory.scope import EVERYTHING, Scope
+from memory.vectors import searchable
+
+
+@dataclass(frozen=True)
+class Weights:
+    """base = dense · cosine + lexical · BM25 / best BM25; score = base + neighbour · mean base of adjacent chunks."""
+
+    dense: float = 1.0
+    lexical: float = 0.5
+    neighbour: float = 0.25
+
+    @classmethod
+    def configured(cls) -> "Weights":
+        """The installation's own: MEMORY_LEXICAL_WEIGHT, MEMORY_NEIGHBOUR_WEIGHT."""
+        return cls(lexical=settings.MEMORY_LEXICAL_WEIGHT, neighbour=settings.MEMORY_NEIGHBOUR_WEIGHT)
+
+
+@dataclass(frozen=True)
+class Question:
+    """`vector`: float32 (d,), turned and of unit length. `terms`: keyed dimensions, the most frequent first."""
+
+    user_hash: str
+    vector: np.ndarray = field(repr=False)
+    terms: list[int] = field(repr=False)
+    weights: Weights
+    scope: Scope
+    limit: int
+
+
+def question(
+    user_hash: str,
+    *,
+    vector: np.ndarray,
+    query: str,
+    limit: int,
+    weights: Weights | None = None,
+    scope: Scope = EVERYTHING,
+) -> Question:
+    """Turn an embedding (float32 (d,), as the model or the client gave it) and a text into what one tenant is asked."""
+    weights = weights or Weights.configured()
+    return Question(
+        user_hash=user_hash,
+        vector=searchable(vector, user_hash),
+        terms=asked_terms(query, user_hash) if weights.lexical else [],
+        weights=weights,
+        scope=scope,
+        limit=limit,
+    )

@@ -1,0 +1,90 @@
+"""Which of a user's rows a question is asked of: source, document, time of storing, sealed metadata.
+
+Metadata stays sealed. For the keys that `MEMORY_FILTERABLE_METADATA` names, a row carries keyed hashes of (key, value),
+and a filter compares hashes: the database learns which rows of one tenant share a value, never a key or a value.
+"""
+
+import hmac
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+
+from memory.exceptions import InvalidFilter
+from memory.subkeys import filter_subkey
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a row must be to be found; empty means every row of the user.
+
+    `created_after` is inclusive, `created_before` exclusive, both aware. `metadata`: filterable keys and the values
+    they must equal (or, where a row holds a list, contain).
+    """
+
+    source: str | None = None
+    doc_id: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    metadata: Mapping[str, Scalar] = field(default_factory=dict, repr=False)
+
+    def conditions(self, user_hash: str) -> tuple[str, dict[str, Any]]:
+        """SQL to append to a WHERE over `memory_vectors v`, and its parameters. Values are parameters, always.
+
+        Raises InvalidFilter for a metadata key that the installation does not index.
+        """
+        parameters = {
+            "source": self.source,
+            "doc_id": self.doc_id,
+            "created_after": self.created_after,
+            "created_before": self.created_before,
+            "labels": [label(user_hash, *pair) for pair in self._checked_metadata()] or None,
+        }
+        given = {name: value for name, value in parameters.items() if value is not None}
+        return "".join(_CONDITIONS[name] for name in given), given
+
+    def _checked_metadata(self) -> Iterator[tuple[str, Scalar]]:
+        for key, value in self.metadata.items():
+            if key not in settings.MEMORY_FILTERABLE_METADATA:
+                raise InvalidFilter("metadata", "has a key that MEMORY_FILTERABLE_METADATA does not name.")
+            if not isinstance(value, Scalar):
+                raise InvalidFilter("metadata", "values must be strings, numbers, booleans or null.")
+            yield key, value
+
+
+EVERYTHING = Scope()
+
+_CONDITIONS = {
+    "source": " AND v.source = %(source)s",
+    "doc_id": " AND v.doc_id = %(doc_id)s",
+    "created_after": " AND v.created_at >= %(created_after)b",
+    "created_before": " AND v.created_at < %(created_before)b",
+    "labels": " AND v.labels @> %(labels)b::int8[]",
+}
+
+
+def labels(user_hash: str, metadata: Mapping[str, Any]) -> list[int]:
+    """The keyed hashes a row carries, sorted: one per filterable key and value, one per member of a list."""
+    found = set()
+    for key in settings.MEMORY_FILTERABLE_METADATA:
+        if key in metadata:
+            value = metadata[key]
+            values = value if isinstance(value, list) else [value]
+            found.update(label(user_hash, key, each) for each in values if isinstance(each, Scalar))
+    return sorted(found)
+
+
+def label(user_hash: str, key: str, value: Scalar) -> int:
+    """HMAC-SHA256 of the JSON pair under the tenant's subkey, its first 8 bytes as a signed integer.
+
+    1 and 1.0 are one value, as they are to JSON; true and 1 are two.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    message = json.dumps([key, value], separators=(",", ":")).encode("ascii")
+    return int.from_bytes(hmac.digest(filter_subkey(user_hash), message, "sha256")[:8], "big", signed=True)
