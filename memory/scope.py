@@ -70,7 +70,7 @@ _CONDITIONS = {
 
 def labels(user_hash: str, metadata: Mapping[str, Any]) -> list[int]:
     """The keyed hashes a row carries, sorted: one per filterable key and value, one per member of a list."""
-    found = set()
+    found: set[int] = set()
     for key in settings.MEMORY_FILTERABLE_METADATA:
         if key in metadata:
             value = metadata[key]

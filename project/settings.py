@@ -239,6 +239,16 @@ MODELS_MAY_DOWNLOAD = env.bool("MODELS_MAY_DOWNLOAD", default=False)
 # Language of stemming and stop words, by its Snowball name; an unknown one gets neither. A change needs a reindex.
 MEMORY_LEXICAL_LANGUAGE = env.str("MEMORY_LEXICAL_LANGUAGE", default="english")
 
+# --- Retrieval ------------------------------------------------------------------------------------------------------
+# Both change what is stored: turning one needs `manage.py reindex`, and is refused at start-up until it has run.
+MEMORY_VECTOR_ROTATION = env.bool("MEMORY_VECTOR_ROTATION", default=True)
+MEMORY_LEXICAL_INDEX = env.bool("MEMORY_LEXICAL_INDEX", default=True)
+# score = cosine + lexical weight * BM25 / best BM25, then + neighbour weight * mean of the chunks before and after.
+MEMORY_LEXICAL_WEIGHT = env.float("MEMORY_LEXICAL_WEIGHT", default=0.5)
+MEMORY_NEIGHBOUR_WEIGHT = env.float("MEMORY_NEIGHBOUR_WEIGHT", default=0.25)
+# Metadata keys that a query may filter by. Adding one needs a reindex for what is already stored.
+MEMORY_FILTERABLE_METADATA = env.list("MEMORY_FILTERABLE_METADATA", default=[])
+
 # --- Rerank ---------------------------------------------------------------------------------------------------------
 # False: the cross-encoder is never loaded, whatever the switch in the admin says.
 RERANK_ENABLED = env.bool("RERANK_ENABLED", default=True)
@@ -278,16 +288,6 @@ RERANK_GOLDEN = env.json(
         "Bananas are rich in potassium and grow in warm climates.",
     ],
 )
-
-# --- Retrieval ------------------------------------------------------------------------------------------------------
-# Both change what is stored: turning one needs `manage.py reindex`, and is refused at start-up until it has run.
-MEMORY_VECTOR_ROTATION = env.bool("MEMORY_VECTOR_ROTATION", default=True)
-MEMORY_LEXICAL_INDEX = env.bool("MEMORY_LEXICAL_INDEX", default=True)
-# score = cosine + lexical weight * BM25 / best BM25, then + neighbour weight * mean of the chunks before and after.
-MEMORY_LEXICAL_WEIGHT = env.float("MEMORY_LEXICAL_WEIGHT", default=0.5)
-MEMORY_NEIGHBOUR_WEIGHT = env.float("MEMORY_NEIGHBOUR_WEIGHT", default=0.25)
-# Metadata keys that a query may filter by. Adding one needs a reindex for what is already stored.
-MEMORY_FILTERABLE_METADATA = env.list("MEMORY_FILTERABLE_METADATA", default=[])
 
 # --- Database -------------------------------------------------------------------------------------------------------
 # Without a DATABASE_URL, an embedded Postgres in this folder, started on the first connection.

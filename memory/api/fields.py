@@ -5,12 +5,15 @@ Findings about size carry the code `too_large`, from which the exception handler
 
 import json
 import math
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+
+from memory.scope import Scalar
 
 MAX_METADATA_DEPTH = 16
 SAFE_NAME_LENGTH = 40
@@ -52,6 +55,30 @@ class ExactInteger(serializers.IntegerField):
         if type(data) is not int:
             self.fail("invalid")
         return data
+
+
+class ExactBoolean(serializers.BooleanField):
+    """A JSON true or false: not 1, not "yes"."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if type(data) is not bool:
+            self.fail("invalid", input="This")
+        return data
+
+
+class ExactTime(serializers.DateTimeField):
+    """An ISO 8601 time with its offset: without one it would mean another moment on another server."""
+
+    default_error_messages = {"offset": "This must be an ISO 8601 time with an offset, such as 2026-01-31T09:30:00Z."}
+
+    def to_internal_value(self, value: Any) -> datetime:
+        try:
+            time = datetime.fromisoformat(value) if isinstance(value, str) else None
+        except ValueError:
+            time = None
+        if time is None or time.utcoffset() is None:
+            self.fail("offset")
+        return time
 
 
 @extend_schema_field({"type": "array", "items": {"type": "number"}, "description": "As many as the model has."})
@@ -129,6 +156,24 @@ class Metadata(serializers.Field[dict[str, Any], Any, Any, Any]):
 
     def to_representation(self, value: Any) -> Any:
         return value
+
+
+@extend_schema_field({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}})
+class MetadataFilter(Metadata):
+    """A flat JSON object of filterable keys and the scalar values they must have."""
+
+    default_error_messages = {
+        "scalar": "Each value must be a string, a number, true, false or null.",
+        "key": "A key is not among the filterable ones.",
+    }
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        values = super().to_internal_value(data)
+        if not all(isinstance(value, Scalar) for value in values.values()):
+            self.fail("scalar")
+        if not values.keys() <= set(settings.MEMORY_FILTERABLE_METADATA):
+            self.fail("key")
+        return values
 
 
 class BoundedList(serializers.ListField):

@@ -6,7 +6,17 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from memory.api.fields import BoundedList, Embedding, ExactInteger, ExactText, Metadata, StrictSerializer
+from memory.api.fields import (
+    BoundedList,
+    Embedding,
+    ExactBoolean,
+    ExactInteger,
+    ExactText,
+    ExactTime,
+    Metadata,
+    MetadataFilter,
+    StrictSerializer,
+)
 from memory.api.pagination import decode_cursor, encode_cursor
 from memory.browsing import Page
 from memory.chunking import split_text
@@ -109,7 +119,11 @@ class QueryInput(StrictSerializer):
     top_k = ExactInteger(min_value=1, max_value=MAX_TOP_K, default=DEFAULT_TOP_K)
     source = ExactText(limit=MAX_SOURCE_BYTES, required=False, allow_blank=True)  # type: ignore[assignment]
     doc_id = ExactText(limit=MAX_DOC_ID_BYTES, required=False)
+    created_after = ExactTime(required=False, help_text="Stored at this time or later.")
+    created_before = ExactTime(required=False, help_text="Stored before this time.")
+    metadata = MetadataFilter(required=False, help_text="What filterable metadata keys must equal, or contain.")
     embedding = Embedding(required=False, help_text="Of `query`; the service embeds it when left out.")
+    explain = ExactBoolean(default=False, help_text="Add the parts of each score.")
 
 
 class ListInput(StrictSerializer):
@@ -157,8 +171,15 @@ class ChunkOutput(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
 
 
+class ExplanationOutput(serializers.Serializer[Any]):
+    dense = serializers.FloatField(help_text="Cosine, -1 to 1.")
+    lexical = serializers.FloatField(help_text="Keyword score as a share of the best row's, 0 to 1.")
+    neighbours = serializers.FloatField(help_text="Mean score of the chunks before and after.")
+
+
 class MatchOutput(ChunkOutput):
     retrieval_score = serializers.FloatField()
+    explanation = ExplanationOutput(required=False, allow_null=True, help_text="Only when asked to explain.")
 
 
 class QueryOutput(serializers.Serializer[Any]):

@@ -29,7 +29,7 @@ def test_text_comes_back_as_the_answer_with_everything_stored_beside_it() -> Non
     assert match["id"] == stored["chunk_ids"][0]
     assert (match["doc_id"], match["source"], match["chunk_index"]) == ("d", "chat", 0)
     assert (match["text"], match["metadata"]) == ("the cat sat", {"turn": 3})
-    assert match["retrieval_score"] == pytest.approx(1, abs=1e-6)
+    assert match["retrieval_score"] == pytest.approx(1.5, abs=1e-6)  # cosine 1, and the best keyword match
     assert answer["integrity_failures"] == 0
     assert all(milliseconds >= 0 for milliseconds in answer["timings_ms"].values())
 
