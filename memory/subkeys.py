@@ -1,6 +1,6 @@
 """A tenant's subkeys, one per purpose. Every derivation in the memory goes through here.
 
-They come from the tenant HMAC key, so they change exactly when its rotation moves a tenant's rows to a new user hash.
+They come from the HMAC key that made the user hash, so they change exactly when its rotation moves a tenant's rows.
 """
 
 from typing import Final
@@ -13,14 +13,19 @@ FILTER_LABEL: Final = b"sealed-memory metadata filters 1:"
 
 def rotation_subkey(user_hash: str) -> bytes:
     """The 32 bytes that `memory.vector_rotation` turns this tenant's vectors by."""
-    return derive_subkey(vector_rotation.SUBKEY_LABEL, user_hash)
+    return _subkey(vector_rotation.SUBKEY_LABEL, user_hash)
 
 
 def lexical_subkey(user_hash: str) -> bytes:
     """The 32 bytes that `memory.lexical` hashes this tenant's terms with."""
-    return derive_subkey(lexical.SUBKEY_LABEL, user_hash)
+    return _subkey(lexical.SUBKEY_LABEL, user_hash)
 
 
 def filter_subkey(user_hash: str) -> bytes:
-    """The 32 bytes that `memory.filters` hashes this tenant's filterable metadata with."""
-    return derive_subkey(FILTER_LABEL, user_hash)
+    """The 32 bytes that `memory.scope` hashes this tenant's filterable metadata with."""
+    return _subkey(FILTER_LABEL, user_hash)
+
+
+def _subkey(label: bytes, user_hash: str) -> bytes:
+    # A UserHash names the HMAC key that made it; any other string is taken to be the current key's.
+    return derive_subkey(label, user_hash, getattr(user_hash, "hmac_key_id", ""))

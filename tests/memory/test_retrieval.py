@@ -104,7 +104,8 @@ def test_reprs_of_results_hide_texts() -> None:
 
 
 @pytest.mark.django_db
-def test_exact_scan_agrees_with_numpy() -> None:
+def test_exact_scan_agrees_with_numpy(settings: Any) -> None:
+    settings.MEMORY_NEIGHBOUR_WEIGHT = 0.0
     words = [f"text {number}" for number in range(60)]
     remember(ALICE, "doc", *words)
     remember(BOB, "doc", *words)
