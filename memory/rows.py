@@ -71,7 +71,7 @@ class ChunkRow:
     created_at: datetime | None
     embedding: np.ndarray
     lexical: SparseVector | None
-    labels: list[int]
+    labels: Sequence[int] = ()
 
 
 def seal_row(
@@ -101,7 +101,7 @@ def seal_row(
         created_at=created_at,
         embedding=searchable,
         lexical=lexical,
-        labels=list(labels),
+        labels=labels,
     )
 
 
