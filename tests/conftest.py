@@ -4,35 +4,42 @@ pytest-django's `db` and `transactional_db` work as usual: the owner makes and m
 it between transactional tests through our `flush`.
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from project import embedded_postgres
-from tests.settings import CLUSTER_DIR
-
-
-@pytest.fixture(scope="session")
-def cluster_dir() -> Iterator[str]:
-    """The data directory of the run's cluster, which runs."""
-    # Passed by a server account of another name, entered by nobody else.
-    os.chmod(CLUSTER_DIR, 0o711)  # noqa: S103
-    embedded_postgres.ensure_running(CLUSTER_DIR, throwaway=True)
-    yield CLUSTER_DIR
-    embedded_postgres.destroy(CLUSTER_DIR)
+from tests.settings import CLUSTER_DIR, RUN_DIR
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _remove_cluster_at_any_end() -> Iterator[None]:
-    """Should this process be killed, its pipe closes and the helper removes the cluster."""
-    command = [sys.executable, "-m", "tests.remove_at_eof", CLUSTER_DIR]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as helper:
-        yield
+def run_dir() -> Iterator[Path]:
+    """The folder of everything the run leaves on the disk, servers included.
+
+    A helper removes it when its pipe from us closes: at our end, or when we are killed.
+    """
+    folder = Path(RUN_DIR)
+    folder.mkdir()
+    # Passed by a server account of another name, read by nobody else. (pytest's own temporary folders are no use:
+    # every run of pytest closes the folder above them, also under another run's feet.)
+    folder.chmod(0o711)
+    command = [sys.executable, "-m", "tests.remove_at_eof", RUN_DIR]
+    root = Path(__file__).parent.parent
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd=root) as helper:
+        yield folder
         assert helper.stdin
         helper.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def cluster_dir(run_dir: Path) -> Iterator[str]:
+    """The data directory of the run's cluster, which runs."""
+    embedded_postgres.ensure_running(CLUSTER_DIR, throwaway=True)
+    yield CLUSTER_DIR
+    embedded_postgres.destroy(CLUSTER_DIR)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ log_error_verbosity = terse
 log_parameter_max_length = 0
 log_parameter_max_length_on_error = 0
 log_checkpoints = off
-include = 'local.conf'
+include_if_exists = 'local.conf'
 """
 
 LOCAL_CONF = """\

@@ -1,26 +1,19 @@
 """Folders that another account of this machine can reach."""
 
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def make_reachable() -> Iterator[Callable[[], Path]]:
-    """Makes empty folders that the server's account may pass through, when that is not ours.
-
-    pytest's own are no use: every run of pytest closes the folder above them to others, also under another run's feet.
-    """
-    made: list[Path] = []
+def make_reachable(run_dir: Path) -> Callable[[], Path]:
+    """Makes empty folders that the server's account may pass through, when that is not ours."""
 
     def make() -> Path:
-        made.append(Path(tempfile.mkdtemp(prefix="sealed-memory-test-")))
-        made[-1].chmod(0o711)
-        return made[-1]
+        folder = Path(tempfile.mkdtemp(dir=run_dir))
+        folder.chmod(0o711)
+        return folder
 
-    yield make
-    for folder in made:
-        shutil.rmtree(folder)
+    return make
