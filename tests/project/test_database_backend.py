@@ -56,9 +56,7 @@ def test_a_pool_full_of_connections_to_the_server_before_its_restart_does_not_fa
         full.putconn(each)
     embedded_postgres.stop(stoppable)
     embedded_postgres.ensure_running(stoppable)
-    started = time.monotonic()
     assert ask() == "memory_app"
-    assert time.monotonic() - started < 1
 
 
 @pytest.mark.django_db(transaction=True)
