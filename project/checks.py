@@ -19,7 +19,7 @@ NEEDED_TO_SERVE = ("app", "census")
 @checks.register("project")
 def check_database_urls(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """E001: a role that serving needs has no URL. E002: two roles are one user."""
-    if not settings.DATABASE_URL:
+    if settings.DATABASE_EMBEDDED:
         return []
     missing = [VARIABLES[role] for role in NEEDED_TO_SERVE if role not in settings.DATABASE_ROLES]
     found: list[checks.CheckMessage] = [_missing(variable) for variable in missing]
@@ -75,7 +75,7 @@ def database_errors(alias: str, database: Mapping[str, Any]) -> Iterator[checks.
 @checks.register("project")
 def check_embedded_postgres(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """E006: no Postgres at all."""
-    if settings.DATABASE_URL or binaries.installed():
+    if not settings.DATABASE_EMBEDDED or binaries.installed():
         return []
     return [
         checks.Error(

@@ -292,7 +292,8 @@ RERANK_GOLDEN = env.json(
 # --- Database -------------------------------------------------------------------------------------------------------
 # Without a DATABASE_URL, an embedded Postgres in this folder, started on the first connection.
 EMBEDDED_POSTGRES_DIR = env.str("EMBEDDED_POSTGRES_DIR", default=str(BASE_DIR / ".data"))
-DATABASE_URL = env.str("DATABASE_URL", default="")
+# The URL itself is no setting: Django's debug pages show those whose names do not speak of secrets.
+DATABASE_EMBEDDED = not env.str("DATABASE_URL", default="")
 # Connection parameters by role: app, owner, census, backup. Only the application's are in DATABASES.
 DATABASE_ROLES = dsn.roles(
     {role: env.str(variable, default="") for role, variable in dsn.VARIABLES.items()}, EMBEDDED_POSTGRES_DIR
@@ -304,7 +305,7 @@ DATABASE_POOL_TIMEOUT = env.float("DATABASE_POOL_TIMEOUT", default=2.0)
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {
         "ENGINE": "project.database",
-        "EMBEDDED_DIR": None if DATABASE_URL else EMBEDDED_POSTGRES_DIR,
+        "EMBEDDED_DIR": EMBEDDED_POSTGRES_DIR if DATABASE_EMBEDDED else None,
         "CONN_HEALTH_CHECKS": True,
         **dsn.django_settings(DATABASE_ROLES["app"]),
     }

@@ -46,6 +46,6 @@ def test_a_dangerous_database_setting_is_refused(setting: dict[str, Any], expect
 
 
 def test_no_database_at_all_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings.DATABASE_URL = ""
+    settings.DATABASE_EMBEDDED = True
     monkeypatch.setattr(binaries, "installed", lambda: None)
     assert ids(checks.check_embedded_postgres()) == ["project.E006"]

@@ -11,6 +11,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connection, connections
+from django.views.debug import SafeExceptionReporterFilter
 from pytest_django import DjangoDbBlocker, Settings
 
 from project import embedded_postgres
@@ -140,6 +141,12 @@ def test_a_wrong_url_names_the_variable_and_not_its_password() -> None:
         dsn.parse("postgresql://user:hunter2@host:port:port/name?nonsense=1", "DATABASE_CENSUS_URL")
     assert "DATABASE_CENSUS_URL" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_no_debug_page_shows_a_password(settings: Settings) -> None:
+    secret = {role: parameters | {"password": "hunter2"} for role, parameters in settings.DATABASE_ROLES.items()}
+    settings.DATABASE_ROLES = secret
+    assert "hunter2" not in str(SafeExceptionReporterFilter().get_safe_settings())
 
 
 # --- The embedded server --------------------------------------------------------------------------------------------

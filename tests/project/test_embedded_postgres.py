@@ -212,6 +212,18 @@ def test_without_the_wheel_the_error_says_what_to_do(
         embedded_postgres.ensure_running(make_folder("data"))
 
 
+def test_root_without_an_account_for_it_takes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(account, "CANDIDATES", ("no-such-account",))
+    monkeypatch.setattr(account.shutil, "which", lambda program: None)
+    assert account._unprivileged().name == "nobody"
+
+
+def test_an_account_without_a_name_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(account.os, "geteuid", lambda: 54321)
+    with pytest.raises(embedded_postgres.EmbeddedPostgresError, match="54321 has no name"):
+        account.caller_name()
+
+
 # --- Who gets in ----------------------------------------------------------------------------------------------------
 def test_no_port_is_open(folder: Path) -> None:
     assert query(folder, "SELECT setting FROM pg_settings WHERE name = 'listen_addresses'") == [("",)]

@@ -16,7 +16,7 @@ class Command(BaseCommand):
         parser.add_argument("action", choices=["start", "stop", "status"])
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if settings.DATABASE_URL:
+        if not settings.DATABASE_EMBEDDED:
             raise CommandError("DATABASE_URL is set, so no embedded Postgres is in use.")
         try:
             self._act(options["action"])
