@@ -8,7 +8,7 @@ REQUIREMENTS := requirements.txt requirements-dev.txt
 HASH := $(shell cat $(REQUIREMENTS) | $(PYTHON) -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv serve test lint types check clean
+.PHONY: help venv demo serve test lint types check clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,9 +24,18 @@ install:
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -r requirements-dev.txt
 	@echo "$(HASH)" > $(STAMP)
 
-serve: venv  ## Migrate, then serve on http://127.0.0.1:8000
-	$(BIN)/python manage.py migrate
-	$(BIN)/python manage.py runserver
+demo: venv .env  ## Store and ask as two users over HTTP, from nothing
+	@echo "Migrating (the first time, this also makes the embedded Postgres) ..."
+	@$(BIN)/python manage.py migrate --verbosity 0
+	@$(BIN)/python manage.py demo
+
+.env:
+	@$(BIN)/python manage.py generate_keys --env-file .env
+
+serve: venv .env  ## Migrate, then serve on http://127.0.0.1:8000
+	@$(BIN)/python manage.py migrate --verbosity 0
+	@echo "Serving on http://$${BIND:-127.0.0.1:8000} without TLS; INSECURE_HTTP=0 behind a proxy that has it"
+	@INSECURE_HTTP=$${INSECURE_HTTP:-1} $(BIN)/gunicorn -c project/gunicorn.py project.wsgi
 
 test: venv  ## Run the tests on a throw-away Postgres
 	$(BIN)/python -m pytest

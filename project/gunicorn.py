@@ -5,6 +5,7 @@ Threads share a worker's models and its connection pool; each further worker cos
 
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,13 @@ def on_starting(server: Any) -> None:
     """Forget the counts of an earlier run: a counter starts at zero with the service."""
     shutil.rmtree(_metrics_dir, ignore_errors=True)
     _metrics_dir.mkdir(parents=True, mode=0o700)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Load the embedding model while the worker already answers: the first question need not wait for all of it."""
+    from memory.embedding import get_embedding_model
+
+    threading.Thread(target=get_embedding_model, name="load-embedding-model", daemon=True).start()
 
 
 def child_exit(server: Any, worker: Any) -> None:
