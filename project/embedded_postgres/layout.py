@@ -56,6 +56,11 @@ class Layout:
         name = hashlib.sha256(f"{os.geteuid()}:{self.data_dir}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
         return SOCKET_ROOT / f"sealed-memory-{name}"
 
+    @property
+    def socket(self) -> Path:
+        """Where the server listens: Postgres names the socket after its default port."""
+        return self.socket_dir / ".s.PGSQL.5432"
+
 
 def dsn(data_dir: str | os.PathLike[str], role: str) -> dict[str, str]:
     """Connection parameters of `role` ("owner", "app", "census" or "backup"), as `psycopg.connect` takes them."""

@@ -88,6 +88,9 @@ def destroy(data_dir: str | os.PathLike[str]) -> None:
 def _start(layout: Layout, *, throwaway: bool) -> None:
     account = server_account(layout.cluster)
     programs = binaries.find(account)
+    if _says_ready(layout):
+        # Its socket is gone: a cleaner of /tmp took it, or an earlier server whose folder was deleted under it.
+        _stop(layout)
     if not layout.cluster.exists():
         with _notice(f"Creating the embedded Postgres in {layout.data_dir}"):
             bootstrap.create(layout, programs, account, throwaway=throwaway)
@@ -173,6 +176,10 @@ def _make_socket_dir(folder: Path, account: Account) -> None:
 
 # --- Finding --------------------------------------------------------------------------------------------------------
 def _is_ready(layout: Layout) -> bool:
+    return _says_ready(layout) and layout.socket.exists()
+
+
+def _says_ready(layout: Layout) -> bool:
     lines = _pid_file(layout.pgdata)
     return len(lines) >= 8 and lines[7].strip() == "ready" and _postmaster(layout.pgdata) is not None
 

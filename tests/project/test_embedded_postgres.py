@@ -131,6 +131,16 @@ def test_a_server_killed_hard_starts_again_on_the_next_call(folder: Path) -> Non
     assert query(folder, "SELECT count(*) FROM survivor") == [(0,)]
 
 
+def test_a_server_whose_socket_was_taken_away_is_started_again(folder: Path) -> None:
+    (socket,) = Path(embedded_postgres.dsn(folder, "app")["host"]).glob(".s.PGSQL.*[0-9]")
+    before = postmaster(folder).pid
+    socket.unlink()
+    assert not embedded_postgres.is_running(folder)
+    embedded_postgres.ensure_running(folder)
+    assert postmaster(folder).pid != before
+    assert query(folder, "SELECT 1") == [(1,)]
+
+
 def test_a_lock_file_with_a_recycled_pid_is_no_server(folder: Path) -> None:
     embedded_postgres.stop(folder)
     runner = server.server_account(Layout.of(folder).cluster)
