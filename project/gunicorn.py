@@ -34,13 +34,6 @@ def on_starting(server: Any) -> None:
     _metrics_dir.mkdir(parents=True, mode=0o700)
 
 
-def post_worker_init(worker: Any) -> None:
-    """Load the embedding model while the worker already answers: the first question need not wait for all of it."""
-    from memory.embedding import get_embedding_model
-
-    threading.Thread(target=get_embedding_model, name="load-embedding-model", daemon=True).start()
-
-
 def child_exit(server: Any, worker: Any) -> None:
     """A dead worker's gauges go; its counters stay in the sum."""
     from prometheus_client import multiprocess
@@ -49,7 +42,10 @@ def child_exit(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """The reranker's threads start behind the fork, with the application preloaded or not."""
+    """Load the models in the background, behind the fork, with the application preloaded or not."""
+    from memory.embedding import get_embedding_model
     from rerank.startup import begin_serving_in_worker
+
+    threading.Thread(target=get_embedding_model, name="load-embedding-model", daemon=True).start()
 
     begin_serving_in_worker()
