@@ -1,5 +1,6 @@
 """Forgetting: a chunk, a document, or everything about a user."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -8,7 +9,7 @@ import psycopg
 
 from memory.indexing import count_chunks
 from memory.live_database import tenant_tables
-from memory.rls import tenant_transaction
+from memory.rls import across_user_hashes, tenant_transaction
 from memory.rows import LOCK_TENANT
 from memory.wire import binary_cursor
 
@@ -35,13 +36,20 @@ def delete_document(*, user_id: str, doc_id: str) -> int:
 
 
 def erase_user(*, user_id: str) -> ErasureReceipt:
-    """Delete every row of a user from every tenant table, in one transaction, and count what is left."""
-    with tenant_transaction(user_id, alone=True) as user_hash, binary_cursor() as cursor:
-        cursor.execute(LOCK_TENANT, [user_hash])
-        # Vectors before chunks, or the cascade would delete them uncounted; the tenant's own row goes last.
-        tables = sorted(tenant_tables(), key=lambda table: (table == "tenants", table == "memory_chunks"))
-        deleted = {table: _delete_all(cursor, table, user_hash) for table in tables}
-        return ErasureReceipt(deleted=deleted, remaining={table: _count(cursor, table, user_hash) for table in tables})
+    """Delete every row of a user from every tenant table, in one transaction, and count what is left.
+
+    Under several HMAC keys also what a rotation has copied so far: every hash of the user is emptied, while no other
+    door of the user is open.
+    """
+    # Vectors before chunks, or the cascade would delete them uncounted; the tenant's own row goes last.
+    tables = sorted(tenant_tables(), key=lambda table: (table == "tenants", table == "memory_chunks"))
+    deleted, remaining = Counter[str](), Counter[str]()
+    with across_user_hashes(user_id, alone=True) as user, binary_cursor() as cursor:
+        for user_hash in map(user.enter, user.hashes):
+            cursor.execute(LOCK_TENANT, [user_hash])
+            deleted.update({table: _delete_all(cursor, table, user_hash) for table in tables})
+            remaining.update({table: _count(cursor, table, user_hash) for table in tables})
+    return ErasureReceipt(deleted=dict(deleted), remaining=dict(remaining))
 
 
 def _delete(user_id: str, condition: str, value: Any) -> int:

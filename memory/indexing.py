@@ -11,14 +11,13 @@ import numpy as np
 import psycopg
 
 from memory import metrics, rows
+from memory.building import PlainChunk, build_rows
 from memory.embedding import embed_passages
 from memory.exceptions import InvalidDocument
-from memory.lexical_column import lexical_column
 from memory.rls import set_rls_context, tenant_transaction
-from memory.rows import ChunkRow, seal_row
-from memory.scope import labels
+from memory.rows import ChunkRow
 from memory.security import UserHash
-from memory.vectors import as_embedding, searchable
+from memory.vectors import as_embedding
 from memory.wire import binary_cursor, prepare_async
 
 
@@ -186,22 +185,19 @@ def _given(number: int, document: Document) -> list[np.ndarray | None]:
 def _seal(
     user_hash: str, embedded: _Embedded, replaced: Mapping[str, tuple[int, datetime | None]]
 ) -> Iterator[ChunkRow]:
-    turned = searchable(embedded.vectors, user_hash)
-    for (document, index), original, vector in zip(embedded.places, embedded.vectors, turned, strict=True):
-        yield seal_row(
-            user_hash=user_hash,
+    plain = [
+        PlainChunk(
             doc_id=document.doc_id,
             source=document.source,
             chunk_index=index,
             text=document.chunks[index].text,
             metadata=document.metadata,
-            original=original,
-            searchable=vector,
-            lexical=lexical_column(document.chunks[index].text, user_hash),
-            labels=labels(user_hash, document.metadata),
             # A replaced document keeps the time it was first stored.
             created_at=replaced.get(document.doc_id, (0, None))[1],
         )
+        for document, index in embedded.places
+    ]
+    return build_rows(user_hash, plain, embedded.vectors)
 
 
 def _delete_old(

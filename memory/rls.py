@@ -25,6 +25,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.pq import TransactionStatus
 
+from keys.keyring import get_keyring
 from memory.exceptions import OutsideTenantTransaction, SecondTenant, TenantNotBound
 from memory.resolution import Resolution, hold_user, resolution, set_local
 from memory.security import UserHash, user_hashes, validate_user_id
@@ -79,7 +80,53 @@ def tenant_transaction_by_hash(user_hash: str, *, using: str = DEFAULT_DB_ALIAS)
     """
     known = user_hash if isinstance(user_hash, UserHash) else UserHash(user_hash, hmac_key_id="")
     with _door((known,), using=using) as entered:
+        if not entered.hmac_key_id:
+            entered.hmac_key_id = _hmac_key_id(connections[using], entered)
         yield entered
+
+
+class UserHashes:
+    """An open transaction that can go from one of a user's hashes to another; it starts in the current key's."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, hashes: Sequence[UserHash]) -> None:
+        self.hashes = tuple(hashes)
+        self._connection = connection
+
+    def enter(self, user_hash: UserHash) -> UserHash:
+        """From here on the rows under this hash exist and no others. Raises SecondTenant for another user's hash."""
+        _require_same_user(user_hash, self.hashes)
+        _set_local(self._connection, user_hash)
+        _open_doors[self._connection] = user_hash
+        return user_hash
+
+
+@contextmanager
+def across_user_hashes(
+    user_id: str, *, alone: bool = False, lock_timeout_ms: int = 0, using: str = DEFAULT_DB_ALIAS
+) -> Iterator[UserHashes]:
+    """The only door that changes its user hash inside a transaction, and only between the hashes of one user.
+
+    For the HMAC rotation, which moves a user's rows, and the erasure, which must leave nothing under any hash. The
+    user's lock is held as in `tenant_transaction`; waiting for it longer than `lock_timeout_ms` (0: no limit) is an
+    OperationalError. Not inside another door. Raises InvalidUserId, SecondTenant.
+    """
+    connection = connections[using]
+    if connection in _open_doors:
+        raise SecondTenant(SecondTenant.__doc__)
+    user = UserHashes(connection, user_hashes(user_id))
+    joined = connection.in_atomic_block
+    with transaction.atomic(using=using):
+        if lock_timeout_ms:
+            _found(connection, f"SET LOCAL lock_timeout = {int(lock_timeout_ms)}")
+        if len(user.hashes) > 1:
+            _found(connection, hold_user(user.hashes, alone=alone))
+        try:
+            user.enter(user.hashes[0])
+            yield user
+            if joined:
+                _set_local(connection, "")
+        finally:
+            _open_doors.pop(connection, None)
 
 
 @contextmanager
@@ -175,6 +222,17 @@ def _found(connection: BaseDatabaseWrapper, statement: str) -> bool:
         while cursor.nextset():
             pass
         return cursor.description is not None and cursor.fetchone() is not None
+
+
+def _hmac_key_id(connection: BaseDatabaseWrapper, user_hash: UserHash) -> str:
+    """Which HMAC key made the hash of the open door; with a single key nobody need be asked."""
+    keyring = get_keyring()
+    if not keyring.hmac_accepted:
+        return keyring.hmac_current.key_id
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT hmac_key_id FROM tenants WHERE user_hash = %s", [user_hash])
+        row = cursor.fetchone()
+    return str(row[0]) if row else ""
 
 
 def _set_local(connection: BaseDatabaseWrapper, user_hash: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 from pgvector import SparseVector
@@ -36,17 +37,17 @@ DELETE_DOCUMENTS = (
 
 INSERT_CHUNKS = """
 WITH input AS (
-    SELECT uuidv7() AS id, row.*
-    FROM unnest(%b::text[], %b::text[], %b::int4[], %b::bytea[], %b::bytea[], %b::bytea[], %b::timestamptz[],
-                %b::vector[], %b::sparsevec[], %b::text[])
-        WITH ORDINALITY AS row (doc_id, source, chunk_index, text_cipher, meta_cipher, emb_cipher, created_at,
-                                embedding, lexical, labels, position)
+    SELECT coalesce(row.known_id, uuidv7()) AS id, row.*
+    FROM unnest(%b::uuid[], %b::text[], %b::text[], %b::int4[], %b::bytea[], %b::bytea[], %b::bytea[],
+                %b::timestamptz[], %b::timestamptz[], %b::vector[], %b::sparsevec[], %b::text[])
+        WITH ORDINALITY AS row (known_id, doc_id, source, chunk_index, text_cipher, meta_cipher, emb_cipher,
+                                created_at, updated_at, embedding, lexical, labels, position)
 ), chunks AS (
     INSERT INTO memory_chunks
         (user_hash, id, doc_id, source, chunk_index, text_cipher, meta_cipher, emb_cipher, enc_key_id, created_at,
          updated_at)
     SELECT %s, id, doc_id, source, chunk_index, text_cipher, meta_cipher, emb_cipher, %s,
-           coalesce(created_at, now()), now()
+           coalesce(created_at, now()), coalesce(updated_at, now())
     FROM input
 ), vectors AS (
     INSERT INTO memory_vectors
@@ -60,7 +61,10 @@ SELECT id FROM input ORDER BY position
 
 @dataclass(frozen=True)
 class ChunkRow:
-    """One row of memory_chunks and one of memory_vectors, sealed and ready to be written."""
+    """One row of memory_chunks and one of memory_vectors, sealed and ready to be written.
+
+    Without id and times it is a new row, which the database gives them.
+    """
 
     doc_id: str
     source: str
@@ -72,6 +76,8 @@ class ChunkRow:
     embedding: np.ndarray
     lexical: SparseVector | None
     labels: Sequence[int] = ()
+    id: UUID | None = None
+    updated_at: datetime | None = None
 
 
 def seal_row(
@@ -86,7 +92,9 @@ def seal_row(
     searchable: np.ndarray,
     lexical: SparseVector | None = None,
     labels: Sequence[int] = (),
+    id: UUID | None = None,
     created_at: datetime | None = None,
+    updated_at: datetime | None = None,
 ) -> ChunkRow:
     """Seal one chunk. `original` is the embedding as given, `searchable` its form in the index, both float32 (d,)."""
     aad = aad_for(user_hash)
@@ -98,7 +106,9 @@ def seal_row(
         text_cipher=SealedBytes(seal(_text.encode(text), aad)),
         meta_cipher=SealedBytes(seal(_json.encode(metadata), aad)),
         emb_cipher=SealedBytes(seal(_vector.encode(original), aad)),
+        id=id,
         created_at=created_at,
+        updated_at=updated_at,
         embedding=searchable,
         lexical=lexical,
         labels=labels,
@@ -106,8 +116,9 @@ def seal_row(
 
 
 def insert_parameters(user_hash: str, rows: Sequence[ChunkRow]) -> list[Any]:
-    """The parameters of INSERT_CHUNKS: ten arrays of equal length, then what all rows share."""
+    """The parameters of INSERT_CHUNKS: twelve arrays of equal length, then what all rows share."""
     return [
+        [row.id for row in rows],
         [row.doc_id for row in rows],
         [row.source for row in rows],
         [row.chunk_index for row in rows],
@@ -115,6 +126,7 @@ def insert_parameters(user_hash: str, rows: Sequence[ChunkRow]) -> list[Any]:
         [bytes(row.meta_cipher) for row in rows],
         [bytes(row.emb_cipher) for row in rows],
         [row.created_at for row in rows],
+        [row.updated_at for row in rows],
         [row.embedding for row in rows],
         [row.lexical for row in rows],
         # An array of arrays would have to be rectangular, so each row's labels travel as their own text.

@@ -1,12 +1,15 @@
 """A tenant's subkeys, one per purpose. Every derivation in the memory goes through here.
 
-They come from the HMAC key that made the user hash, so they change exactly when its rotation moves a tenant's rows.
+They come from the tenant HMAC key, so they change exactly when its rotation moves a tenant's rows to a new user hash;
+until then they come from the key that made the hash the tenant still has.
 """
 
 from typing import Final
 
-from keys.keyring import derive_subkey
+from keys.exceptions import KeyConfigurationError
+from keys.keyring import derive_subkey, get_keyring
 from memory import lexical, vector_rotation
+from memory.security import UserHash
 
 FILTER_LABEL: Final = b"sealed-memory metadata filters 1:"
 
@@ -27,5 +30,8 @@ def filter_subkey(user_hash: str) -> bytes:
 
 
 def _subkey(label: bytes, user_hash: str) -> bytes:
-    # A UserHash names the HMAC key that made it; any other string is taken to be the current key's.
-    return derive_subkey(label, user_hash, getattr(user_hash, "hmac_key_id", ""))
+    key_id = user_hash.hmac_key_id if isinstance(user_hash, UserHash) else ""
+    # With one key there is no doubt. With several, the wrong one would write vectors and terms that nobody finds.
+    if not key_id and get_keyring().hmac_accepted:
+        raise KeyConfigurationError("Several HMAC keys are accepted and the hash does not say which one made it.")
+    return derive_subkey(label, user_hash, key_id)
