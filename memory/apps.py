@@ -8,8 +8,9 @@ class MemoryConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from memory.checks import check_limits, check_middleware, check_tenant_models
+        from memory.checks import check_limits, check_middleware, check_rates, check_tenant_models
 
         register(check_tenant_models, Tags.models)
         register(check_limits)
+        register(check_rates)
         register(check_middleware, Tags.security)

@@ -6,8 +6,10 @@ from typing import Any
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
+from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
+from memory.api.throttling import parse_rate
 from memory.managers import TenantManager
 from memory.models import TenantModel
 
@@ -16,6 +18,7 @@ E_KEY_WITHOUT_TENANT = "memory.E003"
 E_DIMENSION = "memory.E004"
 E_CHUNK_TOKENS = "memory.E005"
 E_MIDDLEWARE = "memory.E006"
+E_RATE = "memory.E011"
 
 MIDDLEWARE = "memory.middleware.TenantMiddleware"
 AFTER = "django.contrib.auth.middleware.AuthenticationMiddleware"
@@ -71,6 +74,21 @@ def check_middleware(
             id=E_MIDDLEWARE,
         )
     ]
+
+
+def check_rates(
+    app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Every throttle's rate can be read, so that no request finds out."""
+    return list(_rate_errors(("MEMORY_THROTTLE_INDEX", "MEMORY_THROTTLE_QUERY", "MEMORY_THROTTLE_OTHER")))
+
+
+def _rate_errors(names: Sequence[str]) -> Iterator[CheckMessage]:
+    for name in names:
+        try:
+            parse_rate(getattr(settings, name) or "1/s")
+        except ImproperlyConfigured as error:
+            yield Error(f"{name} is no rate.", hint=str(error), id=E_RATE)
 
 
 def _check_model(model: type[models.Model]) -> Iterator[CheckMessage]:

@@ -1,7 +1,8 @@
-"""System checks of the database's settings. None of them connects."""
+"""System checks of the project's settings. None of them connects."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_network
 from typing import Any
 
 from django.apps import AppConfig
@@ -84,3 +85,25 @@ def check_embedded_postgres(app_configs: Sequence[AppConfig] | None = None, **kw
             id="project.E006",
         )
     ]
+
+
+@checks.register("project")
+def check_metrics_networks(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """E011: a network that is none, which would make every scrape an error."""
+    return [
+        checks.Error(
+            f"METRICS_ALLOWED_NETWORKS holds {network!r}, which is no network.",
+            hint="Write networks as 10.1.0.0/16, addresses as 10.1.2.3, commas between them.",
+            id="project.E011",
+        )
+        for network in settings.METRICS_ALLOWED_NETWORKS
+        if not _is_network(network)
+    ]
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True

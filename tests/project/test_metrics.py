@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.core.checks import run_checks
 from django.test import Client
 
 TOKEN = "scrape-me"
@@ -108,3 +109,10 @@ def test_gunicorn_clears_old_counts_and_marks_dead_workers(tmp_path: Path, monke
 
     configuration["child_exit"](None, Worker())
     assert list(directory.iterdir()) == []
+
+
+def test_network_that_is_none_is_an_error(settings: Any) -> None:
+    settings.METRICS_ALLOWED_NETWORKS = ["10.0.0.0/8", "::1"]
+    assert "project.E011" not in {message.id for message in run_checks()}
+    settings.METRICS_ALLOWED_NETWORKS = ["10.0.0.0/99"]
+    assert "project.E011" in {message.id for message in run_checks()}
