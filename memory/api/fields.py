@@ -158,7 +158,15 @@ class Metadata(serializers.Field[dict[str, Any], Any, Any, Any]):
         return value
 
 
-@extend_schema_field({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}})
+@extend_schema_field(
+    {
+        "type": "object",
+        "additionalProperties": {
+            "oneOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}],
+            "nullable": True,
+        },
+    }
+)
 class MetadataFilter(Metadata):
     """A flat JSON object of filterable keys and the scalar values they must have."""
 

@@ -98,7 +98,6 @@ def test_gunicorn_clears_old_counts_and_marks_dead_workers(tmp_path: Path, monke
     directory = tmp_path / "metrics"
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(directory))
     configuration = runpy.run_path(str(django_settings.BASE_DIR / "project" / "gunicorn.py"))
-    directory.mkdir()
     (directory / "counter_1.db").touch()
     configuration["on_starting"](None)
     assert list(directory.iterdir()) == []

@@ -36,6 +36,7 @@ def test_every_operation_tells_of_its_problems_and_of_the_user_header() -> None:
             assert operation["security"] == [{"accessToken": []}, {"session": []}]
 
 
+@pytest.mark.django_db
 def test_description_and_its_page_are_open_and_load_nothing_from_elsewhere() -> None:
     assert Client().get("/api/v1/schema/").status_code == 200
     response = Client().get("/api/v1/docs/")

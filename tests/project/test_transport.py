@@ -39,6 +39,7 @@ def test_plain_http_is_redirected_but_for_probes(settings: Any, path: str, statu
     assert Client().get(path).status_code == status
 
 
+@pytest.mark.django_db
 def test_static_files_are_served_from_the_packages() -> None:
     with closing(Client().get("/static/unfold/css/styles.css")) as style:
         assert style.status_code == 200
