@@ -1,4 +1,4 @@
-"""Answering a question: embed it, find candidates, open their seals, return the best. One function per step."""
+"""Answering a question: embed it, find candidates, open their seals, rerank, return the best. One function per step."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +15,14 @@ from memory.asking import Weights, question
 from memory.embedding import embed_query
 from memory.exact_scan import exact_scan
 from memory.fields import integrity_failure
+from memory.reordering import reorder
 from memory.rls import tenant_transaction
 from memory.scope import Scalar, Scope
 from memory.sealed import JSONCodec, TextCodec
 from memory.security import aad_for, open_with_key
 from memory.vectors import as_embedding
 from memory.wire import binary_cursor
+from rerank import SkipReason
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,8 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Match:
-    """One answer: a chunk, opened, and its score (higher is better; see memory.asking.Weights)."""
+    """One answer: a chunk, opened, and its scores, higher being better: `retrieval_score` as memory.asking.Weights
+    says, `score` the cross-encoder's raw one, None when it was skipped."""
 
     id: UUID
     doc_id: str
@@ -50,16 +53,23 @@ class Match:
     metadata: Any = field(repr=False)
     retrieval_score: float
     created_at: datetime
+    score: float | None = None
     explanation: Explanation | None = None
 
 
 @dataclass(frozen=True)
 class QueryResult:
-    """The best matches first, how many rows had to be left out, and milliseconds per step."""
+    """The best matches first, how many rows had to be left out, milliseconds per step, and why the order is that of
+    retrieval alone (None: it is the cross-encoder's)."""
 
     matches: list[Match]
     integrity_failures: int
     timings_ms: dict[str, float]
+    skip_reason: SkipReason | None = None
+
+    @property
+    def reranked(self) -> bool:
+        return self.skip_reason is None
 
 
 @dataclass(frozen=True)
@@ -93,12 +103,14 @@ def query_memories(
     metadata: Mapping[str, Scalar] | None = None,
     weights: Weights | None = None,
     explain: bool = False,
+    rerank: bool = True,
 ) -> QueryResult:
     """The `top_k` best chunks for a question, of this user alone.
 
     `embedding` (MEMORY_EMBEDDING_DIM floats) stands in for the model's. `created_after` is inclusive, `created_before`
     exclusive; `metadata` holds keys that MEMORY_FILTERABLE_METADATA names and what they must equal. `explain` adds the
-    parts of each score. A row whose seal does not open is logged by id, counted and left out. Raises InvalidDocument
+    parts of each retrieval score. `rerank` lets the cross-encoder reorder the candidates; its failure is never one of
+    the answer. A row whose seal does not open is logged by id, counted and left out. Raises InvalidDocument
     (InvalidFilter for a filter) naming the field, InvalidUserId, EmbeddingModelUnavailable.
     """
     timings: dict[str, float] = {}
@@ -119,7 +131,14 @@ def query_memories(
         )
     with metrics.stage("query", "open", timings):
         opened = list(open_candidates(user_hash, candidates, explain=explain))
-    return QueryResult(matches=opened[:top_k], integrity_failures=len(candidates) - len(opened), timings_ms=timings)
+    with metrics.stage("query", "rerank", timings):
+        matches, skip_reason = reorder(query, opened, wanted=rerank)
+    return QueryResult(
+        matches=matches[:top_k],
+        integrity_failures=len(candidates) - len(opened),
+        timings_ms=timings,
+        skip_reason=skip_reason,
+    )
 
 
 def find_candidates(

@@ -10,6 +10,7 @@ from django.views.decorators.http import require_safe
 
 from keys.keyring import get_keyring
 from memory.live_database import assert_live_database
+from rerank import health as rerank_health
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +27,23 @@ def healthz(request: HttpRequest) -> JsonResponse:
 @never_cache
 @require_safe
 def readyz(request: HttpRequest) -> JsonResponse:
-    """200 when every part is `ok`, else 503 with `failing` beside the parts that are not. Reasons go to the log."""
+    """200 when every part is `ok`, else 503 with `failing` beside the parts that are not. Reasons go to the log.
+
+    `rerank` tells how the reranker is, and never makes us unready: without it answers keep their retrieval order.
+    """
     parts = {name: "ok" if _passes(name, check) else "failing" for name, check in CHECKS.items()}
     ready = all(state == "ok" for state in parts.values())
     headers = {} if ready else {"Retry-After": "5"}
-    body = {"status": "ok" if ready else "failing", "parts": parts}
+    body = {"status": "ok" if ready else "failing", "parts": parts, "rerank": _rerank_state()}
     return JsonResponse(body, status=200 if ready else 503, headers=headers)
+
+
+def _rerank_state() -> str:
+    try:
+        return str(rerank_health.report()["state"])
+    except Exception as failure:
+        logger.warning("The reranker's state cannot be told", exc_info=failure)
+        return "unknown"
 
 
 def _passes(name: str, check: Callable[[], object]) -> bool:

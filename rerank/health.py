@@ -80,10 +80,10 @@ class GoldenPair:
             self.verdict = "failed"
             return
         good, bad = future.result()
-        self.verdict = "ok" if good > bad else "wrong order"
         if good <= bad:
             logger.error("The reranker began to rank RERANK_GOLDEN the wrong way round; it stays off until a restart")
             engine.breaker.trip("golden pair came out wrong", hold=True)
+        self.verdict = "ok" if good > bad else "wrong order"
 
 
 golden = GoldenPair()

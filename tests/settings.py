@@ -41,6 +41,7 @@ os.environ |= {
     "SECRET_KEY": secrets.token_urlsafe(50),
     "MEMORY_ENCRYPTION_KEY": _key(),
     "MEMORY_TENANT_HMAC_KEY": _key(),
+    "RERANK_ENABLED": "false",  # tests/rerank/ switches it on
     **_urls(),
 }
 

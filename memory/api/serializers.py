@@ -21,6 +21,7 @@ from memory.api.pagination import decode_cursor, encode_cursor
 from memory.browsing import Page
 from memory.chunking import split_text
 from memory.indexing import Chunk, Document
+from rerank import SkipReason
 
 MAX_DOC_ID_BYTES = 512
 MAX_SOURCE_BYTES = 255
@@ -124,6 +125,7 @@ class QueryInput(StrictSerializer):
     metadata = MetadataFilter(required=False, help_text="What filterable metadata keys must equal, or contain.")
     embedding = Embedding(required=False, help_text="Of `query`; the service embeds it when left out.")
     explain = ExactBoolean(default=False, help_text="Add the parts of each score.")
+    rerank = ExactBoolean(default=True, help_text="Let the cross-encoder reorder what was found.")
 
 
 class ListInput(StrictSerializer):
@@ -178,12 +180,17 @@ class ExplanationOutput(serializers.Serializer[Any]):
 
 
 class MatchOutput(ChunkOutput):
+    score = serializers.FloatField(allow_null=True, help_text="The cross-encoder's, raw; null when it was skipped.")
     retrieval_score = serializers.FloatField()
     explanation = ExplanationOutput(required=False, allow_null=True, help_text="Only when asked to explain.")
 
 
 class QueryOutput(serializers.Serializer[Any]):
     matches = MatchOutput(many=True)
+    reranked = serializers.BooleanField(help_text="Whether the order is the cross-encoder's.")
+    skip_reason = serializers.ChoiceField(
+        choices=[reason.value for reason in SkipReason], allow_null=True, help_text="Why it is not."
+    )
     integrity_failures = serializers.IntegerField(help_text=LEFT_OUT)
     timings_ms = serializers.DictField(child=serializers.FloatField())
 

@@ -6,6 +6,8 @@ from django.test import Client
 
 from keys.keyring import get_keyring
 from project import health
+from rerank import runtime
+from tests.rerank.factories import FakeBackend, serve_with
 
 
 def test_healthz_answers_without_a_database() -> None:
@@ -17,7 +19,22 @@ def test_healthz_answers_without_a_database() -> None:
 def test_readyz_tells_of_each_part() -> None:
     response = Client().get("/readyz")
     assert response.status_code == 200
-    assert response.json() == {"status": "ok", "parts": {"database": "ok", "pgvector": "ok", "keys": "ok"}}
+    assert response.json() == {
+        "status": "ok",
+        "parts": {"database": "ok", "pgvector": "ok", "keys": "ok"},
+        "rerank": "disabled",
+    }
+
+
+@pytest.mark.django_db
+def test_readyz_stays_ready_while_the_reranker_is_down_and_says_so(settings: Any) -> None:
+    settings.RERANK_ENABLED = True
+    engine = serve_with(FakeBackend())
+    assert Client().get("/readyz").json()["rerank"] == "ok"
+    engine.breaker.trip("for the test")
+    response = Client().get("/readyz")
+    assert (response.status_code, response.json()["rerank"]) == (200, "breaker_open")
+    runtime.reset()
 
 
 @pytest.mark.django_db

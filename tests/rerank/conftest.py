@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pytest_django import Settings
 
 from rerank import flag, runtime
 from rerank.random_model import write_random_model
 
 
 @pytest.fixture(autouse=True)
-def _fresh_runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _fresh_runtime(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[None]:
+    settings.RERANK_ENABLED = True
     monkeypatch.setattr(flag, "switch", flag.Switch(read=lambda: True))
     runtime.reset()
     yield

@@ -135,6 +135,7 @@ def gunicorn(model_dir: Path, tmp_path: Path, *options: str) -> Iterator[tuple[s
         "WEB_CONCURRENCY": "2",
         "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
         "DJANGO_SETTINGS_MODULE": "project.settings",
+        "RERANK_ENABLED": "true",
         "RERANK_MODEL": str(model_dir),
         "RERANK_GOLDEN": "[]",
         "RERANK_BACKEND": "onnx",

@@ -1,0 +1,22 @@
+"""Candidates → answers: in the cross-encoder's order where there is one, in the retrieval order where there is none."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rerank import Reranking, SkipReason, rerank_now
+
+if TYPE_CHECKING:
+    from memory.retrieval import Match
+
+
+def reorder(query: str, candidates: Sequence["Match"], *, wanted: bool) -> tuple[list["Match"], SkipReason | None]:
+    """All candidates, best first, each with the cross-encoder's `score`; and why they kept their order, if they did.
+
+    Never raises on account of the reranker, and takes RERANK_TIMEOUT_MS at most. `wanted`: the caller's own choice.
+    """
+    texts = [candidate.text for candidate in candidates]
+    reranking = rerank_now(query, texts) if wanted else Reranking.skipped(len(texts), SkipReason.DISABLED)
+    scores = reranking.scores
+    ordered = [replace(candidates[index], score=scores[index] if scores else None) for index in reranking.order]
+    return ordered, reranking.skip_reason
