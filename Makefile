@@ -38,7 +38,7 @@ serve: venv .env  ## Migrate, then serve on http://127.0.0.1:8000
 	@INSECURE_HTTP=$${INSECURE_HTTP:-1} $(BIN)/gunicorn -c project/gunicorn.py project.wsgi
 
 test: venv  ## Run the tests on a throw-away Postgres
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=95
 
 lint: venv  ## Lint and check the formatting
 	$(BIN)/ruff check .
