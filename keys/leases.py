@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
+from django.db.models.functions import Now
 
 from keys.exceptions import LeaseLost, LeaseTaken
 from keys.models import Lease
@@ -78,3 +79,8 @@ def _who(name: str, using: str) -> str:
     if lease is None:
         return f"The lease {name!r} was taken by another process just now: try again."
     return f"{lease.holder} holds the lease {name!r}; unless it is renewed, it ends at {lease.expires_at:%H:%M:%S} UTC."
+
+
+def is_held(name: str, *, using: str = DEFAULT_DB_ALIAS) -> bool:
+    """Whether some process holds the lease now."""
+    return Lease.objects.using(using).filter(name=name, expires_at__gte=Now()).exists()

@@ -21,9 +21,10 @@ from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models.functions import Now
 
 from keys import leases
-from keys.exceptions import RotationRefused
+from keys.exceptions import LeaseLost, RotationRefused
 from keys.leases import HeldLease
 from keys.models import Purpose, RotationRun
+from keys.patience import outlast
 
 LEASE = "rotation"
 SAVE_EVERY_SECONDS = 0.5
@@ -91,8 +92,8 @@ class Progress:
         if self._rated_rows and elapsed > 0:
             self.run.rate = self._rated_rows / elapsed
         self._saved_at = now
-        self._lease.renew()
-        self.run.save()
+        outlast(self._lease.renew)
+        outlast(self.run.save)
         if self._report:
             self._report(self.run)
 
@@ -141,7 +142,7 @@ def run_rotation(
             yield Progress(run, lease, report)
         finally:
             if run.state == State.RUNNING:
-                _interrupt(run)
+                _interrupt(run, lease)
 
 
 def _take_up(kind: Purpose, to_key_id: str, from_key_ids: Sequence[str], started_by: str) -> RotationRun:
@@ -154,14 +155,19 @@ def _take_up(kind: Purpose, to_key_id: str, from_key_ids: Sequence[str], started
     run.from_key_ids = sorted({*run.from_key_ids, *from_key_ids} - {to_key_id})
     run.state, run.to_key_id, run.started_by, run.message = State.RUNNING, to_key_id, started_by, ""
     run.started_at = run.started_at or Now()
+    if run.rows_failed:
+        # Rows that failed lie behind the cursor: they have to be met again, or the run would end without them.
+        run.tenant_cursor = ""
     run.rows_failed, run.failures = 0, []
     run.save()
     run.refresh_from_db()
     return run
 
 
-def _interrupt(run: RotationRun) -> None:
-    # Without a database the run stays "running", and its expired lease says that nobody works on it.
-    with contextlib.suppress(DatabaseError):
+def _interrupt(run: RotationRun, lease: HeldLease) -> None:
+    # Without a database the run stays "running", and its expired lease says that nobody works on it. Without the
+    # lease the run is another process's by now.
+    with contextlib.suppress(DatabaseError, LeaseLost):
+        lease.renew()
         run.state = State.INTERRUPTED
         run.save()

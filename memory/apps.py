@@ -8,8 +8,11 @@ class MemoryConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from keys import sources
         from memory.checks import check_limits, check_middleware, check_rates, check_tenant_models
+        from memory.resealing import MemorySource
 
+        sources.register(MemorySource())
         register(check_tenant_models, Tags.models)
         register(check_limits)
         register(check_rates)

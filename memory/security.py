@@ -12,6 +12,7 @@ import os
 
 from cryptography.exceptions import InvalidTag
 
+from keys import nonces
 from keys.keyring import Key, get_keyring
 from memory.exceptions import InvalidUserId
 
@@ -54,10 +55,13 @@ def user_hashes(user_id: str) -> tuple[UserHash, ...]:
 def seal(plaintext: bytes, aad: bytes = b"") -> bytes:
     """Seal with AES-256-GCM (NIST SP 800-38D) under the sealing key and a fresh random 96-bit nonce.
 
-    Returns nonce || ciphertext || tag: 28 bytes longer than the plaintext.
+    Returns nonce || ciphertext || tag: 28 bytes longer than the plaintext. Raises NonceBudgetSpent once the key has
+    sealed as much as random nonces allow, NonceBudgetUnknown when seals can no longer be counted.
     """
+    key = get_keyring().sealing
+    nonces.spend(key.key_id)
     nonce = os.urandom(NONCE_BYTES)
-    return nonce + get_keyring().sealing.cipher.encrypt(nonce, plaintext, aad)
+    return nonce + key.cipher.encrypt(nonce, plaintext, aad)
 
 
 def open_sealed(blob: bytes, aad: bytes = b"") -> bytes:
@@ -85,6 +89,11 @@ def open_with_key(blob: bytes, aad: bytes) -> tuple[bytes, Key]:
         except InvalidTag:
             continue
     raise InvalidTag
+
+
+def open_under(key: Key, blob: bytes, aad: bytes) -> bytes:
+    """Open a blob under one key and no other. Raises InvalidTag."""
+    return _decrypt(key.cipher, blob, aad)
 
 
 def aad_for(user_hash: str) -> bytes:

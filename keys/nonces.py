@@ -1,0 +1,129 @@
+"""The nonce budget: how often one key may seal.
+
+AES-GCM with random 96-bit nonces is safe for 2^32 messages under one key (NIST SP 800-38D, 8.3). Every seal is paid
+for before it is made: a process buys a block of seals from the key's counter in the database and then counts down in
+memory, so that `seal()` needs no database. The first block is small and each further one twice as large, up to 2^20:
+a process that is killed loses less than it used, and thousands of short-lived ones do not eat the budget.
+
+The counter is moved through a short connection of its own, never through the caller's transaction: a rollback would
+take the payment back while the nonces are gone, and its row lock would make all sealing transactions wait in turn.
+
+While the database is away a process seals on credit, 2^16 seals at most, and pays when it is back. The refusal at
+2^32 - 2^20 leaves room for the credit of sixteen processes.
+"""
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+
+import psycopg
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from keys.exceptions import NonceBudgetSpent, NonceBudgetUnknown
+
+FIRST_BLOCK = 2**12
+LARGEST_BLOCK = 2**20
+CREDIT = 2**16
+CREDIT_STEP = 2**10
+WARN_AT = 2**31
+REFUSE_AT = 2**32 - 2**20
+RETRY_SECONDS = 5.0
+
+_PREPAY = """
+INSERT INTO keys_keyrecord AS record (key_id, purpose, seals) VALUES (%(key_id)s, 'encryption', %(block)s)
+ON CONFLICT (key_id) DO UPDATE
+SET seals = record.seals + EXCLUDED.seals, last_seen = now(), retired_at = NULL
+WHERE record.seals + EXCLUDED.seals <= %(limit)s
+RETURNING seals
+"""
+
+
+@dataclass
+class _Account:
+    """What one process may still seal under one key."""
+
+    key_id: str
+    left: int = 0
+    block: int = FIRST_BLOCK
+    owed: int = 0
+    tried_at: float = float("-inf")
+    paying: threading.Lock = field(default_factory=threading.Lock)
+
+
+_accounts: dict[str, _Account] = {}
+_counting = threading.Lock()
+
+
+def spend(key_id: str) -> None:
+    """Count one seal under a key before it is made.
+
+    Raises NonceBudgetSpent once the key has sealed all it may, NonceBudgetUnknown when no seal can be paid for because
+    the database has been away for too many of them.
+    """
+    with _counting:
+        account = _accounts.get(key_id) or _accounts.setdefault(key_id, _Account(key_id))
+        account.left -= 1
+        if account.left >= 0:
+            return
+    _refill(account)
+
+
+def _refill(account: _Account) -> None:
+    """Pay for the seal that `spend` has just counted, and for more."""
+    with account.paying:
+        if account.left >= 0:  # another thread paid while we waited
+            return
+        try:
+            _buy(account)
+        except (psycopg.Error, ImproperlyConfigured):
+            _lend(account)
+
+
+def _buy(account: _Account) -> None:
+    if time.monotonic() - account.tried_at < RETRY_SECONDS and account.owed < CREDIT:
+        raise psycopg.OperationalError("The database did not answer a moment ago.")
+    account.tried_at = time.monotonic()
+    price = account.block + account.owed
+    if not prepay(account.key_id, price):
+        with _counting:
+            account.left += 1  # this seal is not made
+        raise NonceBudgetSpent(
+            f"Key {account.key_id} has sealed nearly 2^32 values, as many as are safe under one key. Make the next key"
+            " the sealing one (`manage.py generate_keys --next`), then run `manage.py rotate_encryption_key`."
+        )
+    with _counting:
+        account.left += account.block
+        account.owed, account.tried_at = 0, float("-inf")
+    account.block = min(account.block * 2, LARGEST_BLOCK)
+
+
+def _lend(account: _Account) -> None:
+    with _counting:
+        if account.owed >= CREDIT:
+            account.left += 1
+            raise NonceBudgetUnknown("The database is away and too many seals are not counted yet: try again later.")
+        account.left += CREDIT_STEP
+        account.owed += CREDIT_STEP
+
+
+def prepay(key_id: str, seals: int) -> bool:
+    """Move a key's counter by `seals`, committed at once; returns whether the budget still had them."""
+    connection = connections[DEFAULT_DB_ALIAS].connect_as("app")  # type: ignore[attr-defined]
+    with connection, connection.cursor() as cursor:
+        # Whatever holds the row for longer than this is no reason for a request to wait.
+        cursor.execute("SET LOCAL lock_timeout = '1s'")
+        cursor.execute(_PREPAY, {"key_id": key_id, "block": seals, "limit": REFUSE_AT})
+        return cursor.fetchone() is not None
+
+
+def forget() -> None:
+    """Drop what this process has prepaid."""
+    global _counting
+    _accounts.clear()
+    _counting = threading.Lock()
+
+
+# The parent's block stays the parent's, and a lock may have been held at the moment of the fork.
+os.register_at_fork(after_in_child=forget)
