@@ -6,7 +6,24 @@ import secrets
 import tempfile
 from pathlib import Path
 
-from keys.keyring import ENCRYPTION_KEY, HMAC_KEY, KEY_BYTES
+from django.conf import settings
+
+from keys.keyring import (
+    ENCRYPTION_KEY,
+    ENCRYPTION_KEYS_ACCEPTED,
+    HMAC_KEY,
+    HMAC_KEYS_ACCEPTED,
+    KEY_BYTES,
+    get_keyring,
+    parse_key,
+)
+from keys.models import Purpose
+
+VARIABLES = {
+    Purpose.ENCRYPTION: (ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED),
+    Purpose.HMAC: (HMAC_KEY, HMAC_KEYS_ACCEPTED),
+}
+COMMANDS = {Purpose.ENCRYPTION: "rotate_encryption_key", Purpose.HMAC: "rotate_hmac_key"}
 
 
 def generate_key() -> str:
@@ -21,6 +38,27 @@ def fresh_variables() -> dict[str, str]:
         HMAC_KEY: generate_key(),
         "SECRET_KEY": secrets.token_urlsafe(50),
     }
+
+
+def next_rotation(purpose: Purpose) -> str:
+    """The env lines of the coming rotation, in the order in which they are put to work: a new key that every process
+    first may read, then writes with. Raises KeyConfigurationError when the present key cannot be used.
+    """
+    current_name, accepted_name = VARIABLES[purpose]
+    keyring = get_keyring()
+    present = keyring.sealing if purpose == Purpose.ENCRYPTION else keyring.hmac_current
+    current, accepted = getattr(settings, current_name), list(getattr(settings, accepted_name))
+    coming = generate_key()
+    coming_id = parse_key(coming).key_id
+    return (
+        f"# 1. Give every process the coming key {coming_id} to read with, and restart them:\n"
+        f"{accepted_name}={','.join([*accepted, coming])}\n"
+        f"# 2. When `manage.py key_status` says that it is safe, write with it, and restart them again:\n"
+        f"{current_name}={coming}\n"
+        f"{accepted_name}={','.join([*accepted, current])}\n"
+        f"# 3. Run `manage.py {COMMANDS[purpose]}`. When it says that {present.key_id} may be removed:\n"
+        f"{accepted_name}={','.join(accepted)}\n"
+    )
 
 
 def env_lines(variables: dict[str, str]) -> str:

@@ -1,4 +1,5 @@
-"""The ASGI entry point. Refuses to serve from a database that does not protect tenants."""
+"""The ASGI entry point. Refuses to serve from a database that does not protect tenants, or without a key
+that rows need."""
 
 import os
 
@@ -9,9 +10,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 application = get_asgi_application()
 
 from keys import heartbeat  # noqa: E402  (needs the apps that the line above loads)
+from keys.live_keys import assert_live_keys  # noqa: E402
 from memory.live_database import assert_live_database  # noqa: E402
 from rerank.startup import begin_serving  # noqa: E402
 
 assert_live_database()
+assert_live_keys()
 heartbeat.start("asgi")
 begin_serving()

@@ -1,0 +1,260 @@
+"""Where the keys stand: what the environment, the rows, the processes and the runs say, and what is safe to do next.
+
+Nothing here is read from a state that somebody set. `key_status` and the admin's page show the same report.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db.models import QuerySet
+
+from keys import heartbeat, leases, nonces
+from keys.keyring import ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED, HMAC_KEYS_ACCEPTED, Keyring, get_keyring
+from keys.models import KeyRecord, ProcessHeartbeat, Purpose, RotationRun
+from keys.runs import LEASE
+from keys.sources import KeyCount, source
+
+SEALING, HASHING, ACCEPTED, UNKNOWN, PAST = "sealing", "hashing", "accepted", "unknown", "past"
+
+
+@dataclass(frozen=True)
+class KeyFacts:
+    """All that is known of one key. `state` is this process's view: sealing (or hashing), accepted, unknown (rows need
+    it and it is not held) or past (nobody needs it)."""
+
+    key_id: str
+    purpose: str
+    state: str
+    rows: dict[str, int]
+    tenants: int
+    seals: int
+    first_seen: datetime | None
+    last_seen: datetime | None
+    processes: list[str]
+
+    @property
+    def row_count(self) -> int:
+        """Rows of all tables."""
+        return sum(self.rows.values())
+
+
+@dataclass(frozen=True)
+class KeyReport:
+    """`attention`: what is wrong or unfinished. `next_steps`: what is safe to do and what is not, in plain words.
+    `removable`: key ids that may leave the environment now."""
+
+    keys: list[KeyFacts]
+    processes: list[dict[str, Any]]
+    run: RotationRun | None
+    attention: list[str] = field(default_factory=list)
+    next_steps: list[str] = field(default_factory=list)
+    removable: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report without objects."""
+        return {
+            "keys": [asdict(key) for key in self.keys],
+            "processes": self.processes,
+            "run": _run_facts(self.run) if self.run else None,
+            "attention": self.attention,
+            "next_steps": self.next_steps,
+            "removable": self.removable,
+        }
+
+
+def key_report() -> KeyReport:
+    """The report as of now. Raises ImproperlyConfigured without a census role, LookupError without a source."""
+    keyring = get_keyring()
+    processes = list(heartbeat.live_processes())
+    keys = [
+        *_encryption_facts(keyring, processes),
+        *_hmac_facts(keyring, processes),
+    ]
+    run = RotationRun.objects.filter(kind=Purpose.ENCRYPTION).first()
+    judge = _Judge(keyring, keys, processes, run, leases.is_held(LEASE))
+    return KeyReport(
+        keys=keys,
+        processes=[_process_facts(process) for process in processes],
+        run=run,
+        attention=list(judge.attention()),
+        next_steps=list(judge.next_steps()),
+        removable=judge.removable(),
+    )
+
+
+# --- Facts ----------------------------------------------------------------------------------------------------------
+def _encryption_facts(keyring: Keyring, processes: list[ProcessHeartbeat]) -> Iterator[KeyFacts]:
+    counts = source().key_counts()
+    held = {key.key_id: ACCEPTED for key in keyring.accepted} | {keyring.sealing.key_id: SEALING}
+    holders = _holders(processes, "encryption_key_ids")
+    yield from _facts(Purpose.ENCRYPTION, held, counts, holders)
+
+
+def _hmac_facts(keyring: Keyring, processes: list[ProcessHeartbeat]) -> Iterator[KeyFacts]:
+    counts = [KeyCount("tenants", key_id, rows, rows) for key_id, rows in source().hmac_key_counts().items()]
+    held = {key.key_id: ACCEPTED for key in keyring.hmac_accepted} | {keyring.hmac_current.key_id: HASHING}
+    yield from _facts(Purpose.HMAC, held, counts, _holders(processes, "hmac_key_ids"))
+
+
+def _facts(
+    purpose: Purpose, held: dict[str, str], counts: list[KeyCount], holders: dict[str, list[str]]
+) -> Iterator[KeyFacts]:
+    records = {record.key_id: record for record in _records(purpose)}
+    in_rows = {count.key_id for count in counts}
+    order = [SEALING, HASHING, ACCEPTED, UNKNOWN, PAST]
+    states = {
+        key_id: held.get(key_id) or (UNKNOWN if key_id in in_rows else PAST)
+        for key_id in {*held, *in_rows, *holders, *records}
+    }
+    for key_id, state in sorted(states.items(), key=lambda item: (order.index(item[1]), item[0])):
+        record = records.get(key_id)
+        mine = [count for count in counts if count.key_id == key_id]
+        yield KeyFacts(
+            key_id=key_id,
+            purpose=purpose.value,
+            state=state,
+            rows={count.table: count.rows for count in mine},
+            tenants=max((count.tenants for count in mine), default=0),
+            seals=record.seals if record else 0,
+            first_seen=record.first_seen if record else None,
+            last_seen=record.last_seen if record else None,
+            processes=holders.get(key_id, []),
+        )
+
+
+def _records(purpose: Purpose) -> QuerySet[KeyRecord]:
+    return KeyRecord.objects.filter(purpose=purpose)
+
+
+def _holders(processes: list[ProcessHeartbeat], field_name: str) -> dict[str, list[str]]:
+    holders: dict[str, list[str]] = {}
+    for process in processes:
+        for key_id in getattr(process, field_name):
+            holders.setdefault(key_id, []).append(str(process))
+    return holders
+
+
+def _process_facts(process: ProcessHeartbeat) -> dict[str, Any]:
+    return {
+        "process": str(process),
+        "sealing": process.sealing_key_id,
+        "encryption": process.encryption_key_ids,
+        "hmac_current": process.hmac_current_key_id,
+        "hmac": process.hmac_key_ids,
+        "started_at": process.started_at,
+        "seen_at": process.seen_at,
+    }
+
+
+def _run_facts(run: RotationRun) -> dict[str, Any]:
+    names = ("id", "state", "phase", "to_key_id", "from_key_ids", "rows_done", "rows_total", "rows_failed", "rate")
+    return {name: getattr(run, name) for name in (*names, "verified", "message")}
+
+
+# --- Judgement ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Judge:
+    keyring: Keyring
+    keys: list[KeyFacts]
+    processes: list[ProcessHeartbeat]
+    run: RotationRun | None
+    lease_held: bool
+
+    def attention(self) -> Iterator[str]:
+        for key in self.keys:
+            yield from self._attention_to(key)
+        for process in self.processes:
+            yield from self._attention_to_process(process)
+        yield from self._attention_to_run()
+
+    def next_steps(self) -> Iterator[str]:
+        sealing = self.keyring.sealing.key_id
+        yield f"New rows are sealed under {sealing}."
+        for key in self._encryption(ACCEPTED):
+            yield self._advice(key)
+        for key in self._encryption(UNKNOWN):
+            yield f"Put {key.key_id} back into {ENCRYPTION_KEYS_ACCEPTED}: {key.row_count:,} rows need it."
+        if not self._encryption(ACCEPTED) and not self._encryption(UNKNOWN):
+            yield "Nothing to do. For the next rotation: manage.py generate_keys --next."
+
+    def removable(self) -> list[str]:
+        return [key.key_id for key in self._encryption(ACCEPTED) if self._is_leaving(key) and self._may_leave(key)]
+
+    # --- One key ----------------------------------------------------------------------------------------------------
+    def _attention_to(self, key: KeyFacts) -> Iterator[str]:
+        variable = ENCRYPTION_KEYS_ACCEPTED if key.purpose == Purpose.ENCRYPTION else HMAC_KEYS_ACCEPTED
+        command = "rotate_encryption_key" if key.purpose == Purpose.ENCRYPTION else "rotate_hmac_key"
+        if key.state == UNKNOWN:
+            yield (
+                f"{key.row_count:,} rows are under {key.key_id}, which is not held here: put the key into {variable}."
+            )
+        elif key.state == ACCEPTED and key.row_count:
+            yield f"{key.row_count:,} rows are still under {key.key_id}: run manage.py {command}."
+        if key.state == SEALING and key.seals >= nonces.WARN_AT:
+            yield (
+                f"{key.key_id} has sealed {key.seals:,} values, half of what is safe and more: rotate it soon"
+                " (manage.py generate_keys --next, then manage.py rotate_encryption_key)."
+            )
+        if key.row_count or key.state in (SEALING, HASHING):
+            blind = [str(process) for process in self.processes if not _holds(process, key)]
+            if blind:
+                yield f"{', '.join(blind)} cannot use {key.key_id}: give it the key in {variable} and restart it."
+
+    def _advice(self, key: KeyFacts) -> str:
+        if key.row_count:
+            return f"Keep {key.key_id}: {key.row_count:,} rows still need it."
+        if not self._is_leaving(key):
+            blind = [str(process) for process in self.processes if not _holds(process, key)]
+            if blind:
+                return f"Do not seal with {key.key_id} yet: {', '.join(blind)} could not read it."
+            return (
+                f"{key.key_id} is a coming key and every live process holds it ({len(self.processes)}): it is safe to"
+                f" make it {ENCRYPTION_KEY}, with {self.keyring.sealing.key_id} in {ENCRYPTION_KEYS_ACCEPTED}."
+            )
+        if self._may_leave(key):
+            return f"{key.key_id} may be removed from {ENCRYPTION_KEYS_ACCEPTED}: every row was opened without it."
+        return f"Keep {key.key_id} until manage.py rotate_encryption_key has verified that no row needs it."
+
+    def _is_leaving(self, key: KeyFacts) -> bool:
+        """Something was sealed under it once; a coming key has sealed nothing."""
+        return bool(key.seals) or (self.run is not None and key.key_id in self.run.from_key_ids)
+
+    def _may_leave(self, key: KeyFacts) -> bool:
+        run = self.run
+        return (
+            not key.row_count
+            and run is not None
+            and run.state == RotationRun.State.FINISHED
+            and run.verified
+            and run.to_key_id == self.keyring.sealing.key_id
+            and all(process.sealing_key_id == run.to_key_id for process in self.processes)
+        )
+
+    def _encryption(self, state: str) -> list[KeyFacts]:
+        return [key for key in self.keys if key.purpose == Purpose.ENCRYPTION and key.state == state]
+
+    # --- Processes and the run --------------------------------------------------------------------------------------
+    def _attention_to_process(self, process: ProcessHeartbeat) -> Iterator[str]:
+        if process.sealing_key_id != self.keyring.sealing.key_id:
+            yield (
+                f"{process} seals under {process.sealing_key_id}, this process under {self.keyring.sealing.key_id}:"
+                " give every process the same keys."
+            )
+
+    def _attention_to_run(self) -> Iterator[str]:
+        run = self.run
+        if run is None:
+            return
+        if run.state == RotationRun.State.FAILED:
+            yield f"The last rotation failed: {run.message}"
+        elif run.state == RotationRun.State.INTERRUPTED:
+            yield "A rotation was interrupted: run manage.py rotate_encryption_key to go on."
+        elif run.state == RotationRun.State.RUNNING and not self.lease_held:
+            yield "A rotation stopped without a word: run manage.py rotate_encryption_key to go on."
+
+
+def _holds(process: ProcessHeartbeat, key: KeyFacts) -> bool:
+    held = process.encryption_key_ids if key.purpose == Purpose.ENCRYPTION else process.hmac_key_ids
+    return key.key_id in held
