@@ -48,7 +48,7 @@ class _Account:
     left: int = 0
     block: int = FIRST_BLOCK
     owed: int = 0
-    tried_at: float = float("-inf")
+    failed_at: float = float("-inf")
     paying: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -75,16 +75,17 @@ def _refill(account: _Account) -> None:
     with account.paying:
         if account.left >= 0:  # another thread paid while we waited
             return
+        if time.monotonic() - account.failed_at < RETRY_SECONDS and account.owed < CREDIT:
+            _lend(account)
+            return
         try:
             _buy(account)
         except (psycopg.Error, ImproperlyConfigured):
+            account.failed_at = time.monotonic()
             _lend(account)
 
 
 def _buy(account: _Account) -> None:
-    if time.monotonic() - account.tried_at < RETRY_SECONDS and account.owed < CREDIT:
-        raise psycopg.OperationalError("The database did not answer a moment ago.")
-    account.tried_at = time.monotonic()
     price = account.block + account.owed
     if not prepay(account.key_id, price):
         with _counting:
@@ -95,7 +96,7 @@ def _buy(account: _Account) -> None:
         )
     with _counting:
         account.left += account.block
-        account.owed, account.tried_at = 0, float("-inf")
+        account.owed, account.failed_at = 0, float("-inf")
     account.block = min(account.block * 2, LARGEST_BLOCK)
 
 

@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
-from keys import heartbeat, steps
+from keys import heartbeat, nonces, steps
 from keys.exceptions import LeaseTaken, MissingKeys, RotationRefused
 from keys.generation import generate_key
 from keys.leases import take
@@ -43,7 +43,8 @@ SMALL = Pace(batch=3)
 
 
 @pytest.fixture(autouse=True)
-def _unobserved() -> Iterator[None]:
+def _unobserved_and_unpaid() -> Iterator[None]:
+    nonces.forget()
     yield
     steps.observer = None
 
@@ -86,8 +87,8 @@ def test_updated_at_and_vectors_are_left_alone() -> None:
 def _row_facts() -> list[tuple]:
     with tenant_transaction("person:1"), connection.cursor() as cursor:
         cursor.execute(
-            "SELECT id, created_at, updated_at, v.xmin::text"
-            " FROM memory_chunks JOIN memory_vectors v USING (user_hash, id)"
+            "SELECT c.id, c.created_at, c.updated_at, v.xmin::text"
+            " FROM memory_chunks c JOIN memory_vectors v USING (user_hash, id)"
         )
         return cursor.fetchall()
 

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
-from keys import leases, steps
+from keys import leases, nonces, steps
 from keys.generation import generate_key
 from keys.keyring import Key, parse_key
 from keys.models import Lease, RotationRun
@@ -31,7 +31,8 @@ KILLED = 9
 
 
 @pytest.fixture(autouse=True)
-def _unobserved() -> Iterator[None]:
+def _unobserved_and_unpaid() -> Iterator[None]:
+    nonces.forget()
     yield
     steps.observer = None
 
