@@ -8,6 +8,7 @@ class KeysConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from keys.checks import check_keys
+        from keys.checks import check_keys, check_nonce_budget
 
         register(check_keys, Tags.security)
+        register(check_nonce_budget, Tags.database)

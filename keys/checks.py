@@ -5,9 +5,10 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, Warning
+from django.db import DatabaseError
 
-from keys.exceptions import UnusableKey
+from keys.exceptions import KeyConfigurationError, UnusableKey
 from keys.keyring import (
     ENCRYPTION_KEY,
     ENCRYPTION_KEYS_ACCEPTED,
@@ -15,8 +16,11 @@ from keys.keyring import (
     HMAC_KEYS_ACCEPTED,
     KEY_VARIABLES,
     Key,
+    get_keyring,
     parse_key,
 )
+from keys.models import KeyRecord
+from keys.nonces import WARN_AT
 
 GENERATE = (
     "Run `manage.py generate_keys --env-file .env`, or put what `manage.py generate_keys` prints into a secret store."
@@ -25,6 +29,7 @@ GENERATE = (
 E_MISSING = "keys.E001"
 E_NOT_BASE64_OR_SHORT = "keys.E002"
 E_EQUAL = "keys.E003"
+W_NONCE_BUDGET = "keys.W001"
 
 
 def check_keys(
@@ -37,6 +42,21 @@ def check_keys(
         for value in _values(variable):
             errors.extend(_check_one(variable, value, seen))
     return errors
+
+
+def check_nonce_budget(
+    app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """The sealing key is less than half used up. Asks the database, so only `check --database` runs it."""
+    try:
+        key_id = get_keyring().sealing.key_id
+        used = KeyRecord.objects.filter(key_id=key_id, seals__gte=WARN_AT).exists() if databases else False
+    except (KeyConfigurationError, DatabaseError):
+        return []  # said by other checks
+    if not used:
+        return []
+    hint = "manage.py generate_keys --next, then manage.py rotate_encryption_key."
+    return [Warning(f"Key {key_id} has sealed more than 2^31 values: rotate it soon.", hint=hint, id=W_NONCE_BUDGET)]
 
 
 def _values(variable: str) -> Iterator[str]:

@@ -116,7 +116,7 @@ class MemorySource:
 
     def any_row_under(self, key_ids: Sequence[str]) -> list[str]:
         # One EXISTS a table and key: it stops at the first row it meets.
-        found = " OR ".join(f"EXISTS (SELECT 1 FROM {table} WHERE enc_key_id = id)" for table in sealed_tables())  # noqa: S608
+        found = " OR ".join(f"EXISTS (SELECT 1 FROM {table} WHERE enc_key_id = asked)" for table in sealed_tables())  # noqa: S608
         with _census() as cursor:
             cursor.execute(f"SELECT asked FROM unnest(%s::text[]) AS asked WHERE {found}", [list(key_ids)])  # noqa: S608
             return [key_id for (key_id,) in cursor.fetchall()]

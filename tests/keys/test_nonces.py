@@ -5,6 +5,7 @@ import pytest
 from django.db import transaction
 
 from keys import nonces
+from keys.checks import check_nonce_budget
 from keys.exceptions import NonceBudgetSpent, NonceBudgetUnknown
 from keys.keyring import get_keyring
 from keys.models import KeyRecord
@@ -118,3 +119,13 @@ def test_sealing_again_under_a_retired_key_calls_it_back() -> None:
     KeyRecord.objects.create(key_id=KEY, purpose="encryption", retired_at="2026-01-01T00:00:00Z")
     nonces.spend(KEY)
     assert KeyRecord.objects.get(key_id=KEY).retired_at is None
+
+
+def test_the_system_check_warns_at_half_the_budget() -> None:
+    key_id = get_keyring().sealing.key_id
+    KeyRecord.objects.create(key_id=key_id, purpose="encryption", seals=nonces.WARN_AT - 1)
+    assert check_nonce_budget(databases=["default"]) == []
+    KeyRecord.objects.update(seals=nonces.WARN_AT)
+    (warning,) = check_nonce_budget(databases=["default"])
+    assert (warning.id, key_id in warning.msg) == ("keys.W001", True)
+    assert check_nonce_budget() == []
