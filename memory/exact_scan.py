@@ -23,6 +23,12 @@ _NEIGHBOURS = """
         PARTITION BY doc_id ORDER BY chunk_index RANGE BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE CURRENT ROW
     )"""
 
+# From `best` to the columns of memory.retrieval.Candidate.
+BEST_ROWS = """SELECT c.id, c.doc_id, c.source, c.chunk_index, c.enc_key_id, c.text_cipher, c.meta_cipher,
+           c.created_at, best.score, best.dense, best.lexical, coalesce(best.neighbours, 0)
+    FROM best JOIN memory_chunks c ON c.user_hash = %(user_hash)s AND c.id = best.id
+    ORDER BY best.score DESC, best.id"""
+
 
 def exact_scan(question: Question) -> Statement:
     """The best `limit` rows, best first, as rows of (memory.retrieval.Candidate's fields), and the parameters."""
@@ -65,10 +71,7 @@ def best(question: Question) -> str:
         ORDER BY score DESC, id
         LIMIT %(limit)s
     )
-    SELECT c.id, c.doc_id, c.source, c.chunk_index, c.enc_key_id, c.text_cipher, c.meta_cipher, c.created_at,
-           best.score, best.dense, best.lexical, coalesce(best.neighbours, 0)
-    FROM best JOIN memory_chunks c ON c.user_hash = %(user_hash)s AND c.id = best.id
-    ORDER BY best.score DESC, best.id"""  # noqa: S608
+    {BEST_ROWS}"""  # noqa: S608
 
 
 def scan_parameters(question: Question, terms: dict[str, int]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from memory import metrics, rows
 from memory.building import PlainChunk, build_rows
 from memory.embedding import embed_passages
 from memory.exceptions import InvalidDocument
+from memory.growing import has_outgrown, keep_up
 from memory.rls import set_rls_context, tenant_transaction
 from memory.rows import ChunkRow
 from memory.security import UserHash
@@ -65,11 +66,14 @@ def index_documents(*, user_id: str, documents: Sequence[Document]) -> list[Inde
     with metrics.stage("index", "embed"):
         embedded = _embed(documents)
     with metrics.stage("index", "write"), tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
-        lock_tenant(cursor, user_id, user_hash)
+        count = lock_tenant(cursor, user_id, user_hash)
         replaced = _delete_old(cursor, user_hash, documents)
         ids = list(_insert(cursor, user_hash, _seal(user_hash, embedded, replaced)))
         count_chunks(cursor, user_hash, len(ids) - sum(count for count, _ in replaced.values()))
     metrics.CHUNKS_INDEXED.inc(len(ids))
+    if has_outgrown(count):
+        with metrics.stage("index", "grow"):
+            keep_up(user_id=user_id, written=len(ids))
     remaining = iter(ids)
     return [
         IndexedDocument(

@@ -16,6 +16,7 @@ STAGE_SECONDS = Histogram(
     ["verb", "stage"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
 )
+CANDIDATE_SEARCHES = Counter("memory_candidate_searches_total", "Searches for candidates, by path taken.", ["path"])
 CHUNKS_INDEXED = Counter("memory_chunks_indexed_total", "Chunks written.")
 
 

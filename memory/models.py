@@ -8,7 +8,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Func, Q, lookups
 from django.db.models.functions import Now
-from pgvector.django import SparseVectorField, VectorField
+from pgvector.django import HnswIndex, SparseVectorField, VectorField
 
 from memory.exceptions import SecondTenant
 from memory.fields import SealedJSONField, SealedTextField, SealedVectorField, sealed_fields
@@ -138,12 +138,48 @@ class MemoryVector(TenantModel):
     chunk_index = models.IntegerField(default=0)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     labels = ArrayField(models.BigIntegerField(), default=list)
+    outgrown = models.BooleanField(default=False, db_default=False)
 
     class Meta(TenantModel.Meta):
         db_table = "memory_vectors"
         constraints = [
             models.CheckConstraint(condition=Q(user_hash__regex=USER_HASH_REGEX), name="memory_vectors_user_hash_hex"),
         ]
+        indexes = [
+            # Tenants that are scanned exactly stay out of the graph: it would only slow their writes.
+            HnswIndex(
+                fields=["embedding"],
+                name="memory_vectors_graph",
+                opclasses=["vector_ip_ops"],
+                m=16,
+                ef_construction=64,
+                condition=Q(outgrown=True),
+            ),
+            models.Index(fields=["user_hash"], name="memory_vectors_tail", condition=Q(outgrown=False)),
+        ]
 
     def __str__(self) -> str:
         return f"vector {self.id} of tenant {self.user_hash[:8]}"
+
+
+class MemoryTerm(TenantModel):
+    """A posting: an outgrown chunk holds a nameless term with this BM25 weight. HNSW recalls sparse vectors badly, and
+    row-level security keeps a GIN index from being used, so these stand in a table under btrees."""
+
+    pk = models.CompositePrimaryKey("user_hash", "term", "id")
+    term = models.IntegerField()
+    id = models.UUIDField(editable=False)
+    weight = models.FloatField()
+
+    class Meta(TenantModel.Meta):
+        db_table = "memory_terms"
+        constraints = [
+            models.CheckConstraint(condition=Q(user_hash__regex=USER_HASH_REGEX), name="memory_terms_user_hash_hex"),
+        ]
+        indexes = [
+            models.Index(fields=["user_hash", "term"], name="memory_terms_term"),
+            models.Index(fields=["user_hash", "id"], name="memory_terms_chunk"),
+        ]
+
+    def __str__(self) -> str:
+        return f"a term of chunk {self.id} of tenant {self.user_hash[:8]}"

@@ -104,6 +104,27 @@ class SetStorage(TableOperation):
         return f"Set the column storage of {self.model_name}"
 
 
+class DropPrimaryKey(TableOperation):
+    """Drop the primary key's index where nothing looks rows up by it and the rows are many and narrow."""
+
+    def __init__(self, model_name: str, key: Sequence[str]) -> None:
+        super().__init__(model_name)
+        self.key = tuple(key)
+
+    def forwards(self, table: str) -> Sequence[str]:
+        return [f"ALTER TABLE {table} DROP CONSTRAINT {_key_name(table)}"]
+
+    def backwards(self, table: str) -> Sequence[str]:
+        return [f"ALTER TABLE {table} ADD CONSTRAINT {_key_name(table)} PRIMARY KEY ({', '.join(self.key)})"]
+
+    def describe(self) -> str:
+        return f"Drop the primary key's index of {self.model_name}"
+
+
+def _key_name(table: str) -> str:
+    return f"{table.strip(chr(34))}_pkey"
+
+
 class ReferenceChunk(TableOperation):
     """A foreign key (user_hash, id) to memory_chunks, deleted with it. Django has no composite foreign keys."""
 

@@ -13,13 +13,13 @@ from cryptography.exceptions import InvalidTag
 from memory import metrics
 from memory.asking import Weights, question
 from memory.embedding import embed_query
-from memory.exact_scan import exact_scan
 from memory.fields import integrity_failure
 from memory.reordering import reorder
 from memory.rls import tenant_transaction
 from memory.scope import Scalar, Scope
 from memory.sealed import JSONCodec, TextCodec
 from memory.security import aad_for, open_with_key
+from memory.tiers import candidate_rows
 from memory.vectors import as_embedding
 from memory.wire import binary_cursor
 from rerank import SkipReason
@@ -168,8 +168,7 @@ def find_candidates(
     )
     with tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
         asked = question(user_hash, vector=vector, query=query, limit=limit, weights=weights, scope=scope)
-        cursor.execute(*exact_scan(asked))
-        return user_hash, [Candidate(*row) for row in cursor.fetchall()]
+        return user_hash, [Candidate(*row) for row in candidate_rows(cursor, asked)]
 
 
 def open_candidates(user_hash: str, candidates: Sequence[Candidate], *, explain: bool = False) -> Iterator[Match]:

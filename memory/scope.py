@@ -33,6 +33,11 @@ class Scope:
     created_before: datetime | None = None
     metadata: Mapping[str, Scalar] = field(default_factory=dict, repr=False)
 
+    @property
+    def narrows(self) -> bool:
+        """Whether any row could be out of scope."""
+        return self != EVERYTHING
+
     def conditions(self, user_hash: str) -> tuple[str, dict[str, Any]]:
         """SQL to append to a WHERE over `memory_vectors v`, and its parameters. Values are parameters, always.
 

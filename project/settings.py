@@ -246,6 +246,8 @@ MEMORY_LEXICAL_INDEX = env.bool("MEMORY_LEXICAL_INDEX", default=True)
 # score = cosine + lexical weight * BM25 / best BM25, then + neighbour weight * mean of the chunks before and after.
 MEMORY_LEXICAL_WEIGHT = env.float("MEMORY_LEXICAL_WEIGHT", default=0.5)
 MEMORY_NEIGHBOUR_WEIGHT = env.float("MEMORY_NEIGHBOUR_WEIGHT", default=0.25)
+# Tenants of up to so many rows are scanned exactly; larger ones are answered from a vector graph and term postings.
+MEMORY_EXACT_SCAN_MAX = env.int("MEMORY_EXACT_SCAN_MAX", default=20_000)
 # Metadata keys that a query may filter by. Adding one needs a reindex for what is already stored.
 MEMORY_FILTERABLE_METADATA = env.list("MEMORY_FILTERABLE_METADATA", default=[])
 

@@ -1,0 +1,245 @@
+"""Tenants that have outgrown the exact scan: the same answers, from the indexes."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from django.db import connection, connections
+
+from memory.asking import Question, question
+from memory.exact_scan import exact_scan
+from memory.graph_search import nearest, pinned
+from memory.growing import move
+from memory.indexing import Chunk, Document, index_documents
+from memory.models import MemoryTerm, MemoryVector
+from memory.rls import tenant_transaction
+from memory.tiers import GRAPH_INDEX
+from memory.wire import binary_cursor
+from tests.memory.brute_force import fused
+from tests.memory.test_hybrid_search import found, made_documents, store
+
+ALICE, MALLORY = "person:1", "person:2"
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+@pytest.fixture
+def small_tiers(settings):
+    settings.MEMORY_EXACT_SCAN_MAX = 100
+
+
+def outgrown_tenant(rng, user_id=ALICE, sizes=(1, 5, 3) * 60):
+    documents = made_documents(rng, sizes)
+    ids = store(user_id, documents)
+    move(user_id=user_id, limit=10_000)
+    return documents, ids
+
+
+def asked(user_hash, vector, text="apollo river", **options) -> Question:
+    return question(user_hash, vector=vector, query=text, limit=24, **options)
+
+
+def path_of(user_id, vector, **options):
+    from memory import metrics
+
+    before = {path: metrics.CANDIDATE_SEARCHES.labels(path)._value.get() for path in ("graph", "exact")}
+    candidates = found(user_id, "apollo river", vector, **options)
+    (path,) = [p for p, count in before.items() if metrics.CANDIDATE_SEARCHES.labels(p)._value.get() > count]
+    return path, candidates
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("query", ["apollo river", "tomato", "nothing known", "the", "🙂"])
+def test_the_indexes_find_what_brute_force_finds(small_tiers, rng, query):
+    documents, ids = outgrown_tenant(rng)
+    with tenant_transaction(ALICE):
+        assert not MemoryVector.objects.filter(outgrown=False).exists()
+    vector = rng.normal(size=384)
+    expected = fused(query, vector, documents)
+    best = [ids[place] for place in np.argsort(-expected, kind="stable")[:24]]
+    candidates = found(ALICE, query, vector)
+    # 540 rows, all of them within reach of 200 near ones and 200 with a term, or nearly.
+    assert len(set(best) & {c.id for c in candidates}) >= 23
+    assert candidates[0].id == best[0]
+    assert candidates[0].score == pytest.approx(expected.max(), abs=1e-3)
+
+
+@pytest.mark.django_db
+def test_rows_that_are_not_yet_in_the_indexes_are_found(small_tiers, rng):
+    outgrown_tenant(rng)
+    vector = rng.normal(size=384)
+    index_documents(user_id=MALLORY, documents=[Document(doc_id="x", source="", chunks=(Chunk("zeppelin", vector),))])
+    with tenant_transaction(ALICE):
+        settled = MemoryVector.objects.count()
+    (new,) = store_one(ALICE, "late", "zeppelin", vector)
+    with tenant_transaction(ALICE):
+        MemoryVector.objects.filter(id=new).update(outgrown=False)
+        MemoryTerm.objects.filter(id=new).delete()
+        assert MemoryVector.objects.filter(outgrown=True).count() == settled
+    path, candidates = path_of(ALICE, vector)
+    assert (path, candidates[0].id) == ("graph", new)
+
+
+def store_one(user_id, doc_id, text, vector):
+    (document,) = index_documents(
+        user_id=user_id, documents=[Document(doc_id=doc_id, source="", chunks=(Chunk(text, vector),))]
+    )
+    return document.chunk_ids
+
+
+@pytest.mark.django_db
+def test_a_tenant_below_the_boundary_stays_out_of_the_indexes(small_tiers, rng):
+    store(ALICE, made_documents(rng, [1] * 100))
+    assert move(user_id=ALICE, limit=1000) == 0
+    assert path_of(ALICE, rng.normal(size=384))[0] == "exact"
+
+
+@pytest.mark.django_db
+def test_writes_move_an_outgrown_tenant_into_the_indexes(small_tiers, rng):
+    store(ALICE, made_documents(rng, [1] * 110))
+    for number in range(6):
+        store_one(ALICE, f"more-{number}", "apollo", rng.normal(size=384))
+    with tenant_transaction(ALICE):
+        assert MemoryVector.objects.filter(outgrown=True).count() == 116
+        assert set(MemoryTerm.objects.values_list("id", flat=True)) <= set(
+            MemoryVector.objects.values_list("id", flat=True)
+        )
+
+
+@pytest.mark.django_db
+def test_a_failing_move_does_not_fail_the_write(small_tiers, rng, monkeypatch, caplog):
+    from memory import growing
+
+    store(ALICE, made_documents(rng, [1] * 110))
+    monkeypatch.setattr(growing, "TAIL", "SELECT id, lexical FROM nowhere WHERE user_hash = %s LIMIT %s")
+    assert store_one(ALICE, "more", "apollo", rng.normal(size=384))
+    assert "wait outside the index" in caplog.text
+
+
+@pytest.mark.django_db
+def test_deleting_a_chunk_deletes_its_terms(small_tiers, rng):
+    from memory.erasure import delete_document, erase_user
+
+    outgrown_tenant(rng)
+    with tenant_transaction(ALICE):
+        before = MemoryTerm.objects.count()
+    delete_document(user_id=ALICE, doc_id="doc-1")
+    with tenant_transaction(ALICE):
+        assert 0 < MemoryTerm.objects.count() < before
+    assert erase_user(user_id=ALICE).remaining["memory_terms"] == 0
+
+
+@pytest.mark.django_db
+def test_narrow_filters_lose_nothing(small_tiers, rng):
+    outgrown_tenant(rng)
+    vector = rng.normal(size=384)
+    with tenant_transaction(ALICE):
+        rare = set(MemoryVector.objects.filter(doc_id="doc-7").values_list("id", flat=True))
+    path, candidates = path_of(ALICE, vector, doc_id="doc-7")
+    assert (path, {c.id for c in candidates}) == ("exact", rare)
+    day = timedelta(days=1)
+    assert not found(ALICE, "apollo", vector, created_before=datetime.now(UTC) - day)
+    path, candidates = path_of(ALICE, vector, created_after=datetime.now(UTC) - day)
+    assert (path, len(candidates)) == ("graph", 24)
+
+
+@pytest.mark.django_db
+def test_a_missing_graph_means_the_exact_path_and_a_warning(small_tiers, rng, monkeypatch, caplog):
+    outgrown_tenant(rng)
+    vector = rng.normal(size=384)
+    _, expected = path_of(ALICE, vector)
+    monkeypatch.setattr("memory.tiers.GRAPH_INDEX", "dropped")
+    path, candidates = path_of(ALICE, vector)
+    assert path == "exact"
+    assert [c.id for c in candidates][:10] == [c.id for c in expected][:10]
+    assert "graph is missing" in caplog.text
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("rotation", [True, False])
+def test_planted_vectors_change_nothing(settings, small_tiers, rng, rotation):
+    settings.MEMORY_VECTOR_ROTATION = rotation
+    outgrown_tenant(rng, sizes=(1,) * 300)
+    vector = rng.normal(size=384)
+    before = [c.id for c in found(ALICE, "apollo river", vector)]
+    store(MALLORY, [[("apollo river", vector)] * 600])
+    move(user_id=MALLORY, limit=1000)
+    path, candidates = path_of(ALICE, vector)
+    assert (path, [c.id for c in candidates]) == ("graph", before)
+
+
+@pytest.mark.django_db
+def test_the_graph_is_what_the_planner_takes(small_tiers, rng):
+    outgrown_tenant(rng)
+    with tenant_transaction(ALICE) as user_hash, binary_cursor() as cursor, pinned(cursor):
+        for scope in ({}, {"source": "chat"}):
+            from memory.scope import Scope
+
+            plan = explained(cursor, nearest(asked(user_hash, rng.normal(size=384), scope=Scope(**scope))))
+            assert f"Index Scan using {GRAPH_INDEX}" in plan
+            assert "Sort" not in plan and "Seq Scan" not in plan
+
+
+@pytest.mark.django_db
+def test_the_pins_end_with_their_statement(small_tiers, rng):
+    outgrown_tenant(rng)
+    with tenant_transaction(ALICE):
+        found(ALICE, "apollo", rng.normal(size=384))
+        with connection.cursor() as cursor:
+            for name in ("enable_sort", "enable_seqscan", "enable_bitmapscan"):
+                cursor.execute(f"SHOW {name}")
+                assert cursor.fetchone() == ("on",)
+
+
+@pytest.mark.django_db
+def test_the_exact_scan_reads_the_tenant_and_never_the_graph(rng):
+    for user in (ALICE, MALLORY, "person:3"):
+        store(user, made_documents(rng, [2] * 60))
+    with tenant_transaction(ALICE) as user_hash, binary_cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")  # a table this small is read whole otherwise
+        plan = explained(cursor, exact_scan(asked(user_hash, rng.normal(size=384))))
+    assert "memory_vectors_pkey" in plan or "memory_vectors_tail" in plan
+    assert GRAPH_INDEX not in plan
+    assert f"user_hash = '{user_hash}'" in plan
+
+
+def explained(cursor, statement):
+    sql, parameters = statement
+    cursor.execute("EXPLAIN " + sql, parameters)
+    return "\n".join(line for (line,) in cursor.fetchall())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_growing_through_the_boundary_under_load_always_answers(small_tiers, rng):
+    """A needle stored first is the first answer of every query, while writers push the tenant over the boundary."""
+    vector = rng.normal(size=384)
+    (needle,) = store_one(ALICE, "needle", "zeppelin", vector)
+    others = rng.normal(size=(200, 384))
+    failures: list[object] = []
+
+    def write(share):
+        try:
+            for number in share:
+                store_one(ALICE, f"doc-{number}", "apollo river", others[number])
+        except Exception as error:
+            failures.append(error)
+        finally:
+            connections.close_all()
+
+    writers = [threading.Thread(target=write, args=(range(start, 200, 2),)) for start in (0, 1)]
+    for writer in writers:
+        writer.start()
+    answers = []
+    while any(writer.is_alive() for writer in writers):
+        answers.append(found(ALICE, "zeppelin", vector)[0].id)
+    for writer in writers:
+        writer.join()
+    assert failures == []
+    assert answers and set(answers) == {needle}
+    assert path_of(ALICE, vector)[0] == "graph"
+    with tenant_transaction(ALICE):
+        assert MemoryVector.objects.count() == 201
