@@ -80,9 +80,9 @@ def targets(row: Row) -> list[Target]:
 
 
 def write_plain(conn: psycopg.Connection[Any], user_id: str, documents: Sequence[Document]) -> None:
-    """Store documents of one chunk as they are, through the product's statements."""
+    """Store documents, whose chunks bring their embeddings, as they are, through the product's statements."""
     user_hash = user_hashes(user_id)[0]
-    plain_rows = [_plain_row(document) for document in documents]
+    plain_rows = [row for document in documents for row in _plain_rows(document)]
     with conn.transaction(), conn.cursor(binary=True) as cursor:
         lock_tenant(cursor, user_id, user_hash)
         cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [document.doc_id for document in documents]])
@@ -94,21 +94,21 @@ def write_plain(conn: psycopg.Connection[Any], user_id: str, documents: Sequence
         count_chunks(cursor, user_hash, len(plain_rows))
 
 
-def _plain_row(document: Document) -> ChunkRow:
-    (chunk,) = document.chunks
-    vector = np.asarray(chunk.embedding, dtype=np.float32)
-    return ChunkRow(
-        doc_id=document.doc_id,
-        source=document.source,
-        chunk_index=0,
-        # The columns are made for seals; here they hold the bytes themselves.
-        text_cipher=SealedBytes(chunk.text.encode("utf-8")),
-        meta_cipher=SealedBytes(JSONCodec().encode(document.metadata)),
-        emb_cipher=SealedBytes(vector.tobytes()),
-        created_at=None,
-        embedding=vector,
-        lexical=None,
-    )
+def _plain_rows(document: Document) -> Iterator[ChunkRow]:
+    for index, chunk in enumerate(document.chunks):
+        vector = np.asarray(chunk.embedding, dtype=np.float32)
+        yield ChunkRow(
+            doc_id=document.doc_id,
+            source=document.source,
+            chunk_index=index,
+            # The columns are made for seals; here they hold the bytes themselves.
+            text_cipher=SealedBytes(chunk.text.encode("utf-8")),
+            meta_cipher=SealedBytes(JSONCodec().encode(document.metadata)),
+            emb_cipher=SealedBytes(vector.tobytes()),
+            created_at=None,
+            embedding=vector,
+            lexical=None,
+        )
 
 
 def _write_in_turns(

@@ -4,6 +4,7 @@ The same seed gives the same memories on every machine with the same numpy.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,21 +18,23 @@ _SYLLABLES = np.array([c + v for c in "bdfgklmnprstvz" for v in "aeiou"])
 
 
 class Synthetic:
-    """A source of texts and vectors of `dim` dimensions."""
+    """A source of texts and vectors of `dim` dimensions. Sources of one seed share words and topics; `stream` says
+    which of their endless memories this one gives."""
 
-    def __init__(self, dim: int, seed: int = 0) -> None:
+    def __init__(self, dim: int, seed: int = 0, stream: int = 0) -> None:
         self.dim = dim
-        self._rng = np.random.default_rng(seed)
-        self._words = _vocabulary(self._rng)
-        weights = 1.0 / np.arange(1, VOCABULARY + 1) ** ZIPF_EXPONENT
-        self._cumulative = np.cumsum(weights / weights.sum())
-        self._centres = _unit(self._rng.standard_normal((TOPICS, dim), dtype=np.float32))
+        self._words, self._cumulative, self._centres = _world(dim, seed)
+        self._rng = np.random.default_rng([seed, stream])
 
     def vectors(self, count: int) -> np.ndarray:
         """Unit vectors around random topics, float32 (count, dim)."""
         centres = self._centres[self._rng.integers(TOPICS, size=count)]
-        noise = self._rng.standard_normal((count, self.dim), dtype=np.float32) / np.sqrt(self.dim, dtype=np.float32)
-        return _unit(centres + SPREAD * noise)
+        return self.near(centres)
+
+    def near(self, vectors: np.ndarray) -> np.ndarray:
+        """For each unit vector another one at cosine 0.7 or so, float32 (n, dim)."""
+        noise = self._rng.standard_normal(vectors.shape, dtype=np.float32) / np.sqrt(self.dim, dtype=np.float32)
+        return _unit(vectors + SPREAD * noise)
 
     def texts(self, count: int, words: int) -> Iterator[str]:
         """Texts of `words` words each."""
@@ -47,6 +50,15 @@ def zipf_sizes(rows: int, tenants: int) -> list[int]:
     sizes = 1 + np.floor((rows - tenants) * weights / weights.sum()).astype(int)
     sizes[0] += rows - sizes.sum()
     return [int(size) for size in sizes]
+
+
+@lru_cache(maxsize=2)
+def _world(dim: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The vocabulary, the cumulated probabilities of its words, and the topics' centres."""
+    rng = np.random.default_rng(seed)
+    words = _vocabulary(rng)
+    weights = 1.0 / np.arange(1, VOCABULARY + 1) ** ZIPF_EXPONENT
+    return words, np.cumsum(weights / weights.sum()), _unit(rng.standard_normal((TOPICS, dim), dtype=np.float32))
 
 
 def _vocabulary(rng: np.random.Generator) -> np.ndarray:
