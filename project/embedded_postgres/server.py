@@ -243,6 +243,8 @@ def _wait_for_end(process: psutil.Process, pgdata: Path) -> bool:
         if time.monotonic() > give_up:
             return False
         time.sleep(POLL_SECONDS)
+    if child := _children.get(pgdata):
+        child.poll()  # it may have become a zombie only after `_is_gone` asked
     return True
 
 
