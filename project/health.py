@@ -8,13 +8,16 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from keys.exceptions import KeyConfigurationError
 from keys.keyring import get_keyring
+from memory.exceptions import DatabaseMisconfigured
 from memory.live_database import assert_live_database
 from rerank import health as rerank_health
 
 logger = logging.getLogger(__name__)
 
 EXTENSION = "vector"
+SPEAKING = (DatabaseMisconfigured, KeyConfigurationError)
 
 
 @never_cache
@@ -50,9 +53,14 @@ def _passes(name: str, check: Callable[[], object]) -> bool:
     try:
         check()
     except Exception as failure:
-        logger.warning("not ready", exc_info=failure, extra={"part": name})
+        logger.warning("not ready", exc_info=failure, extra={"part": name, "reason": _reason(failure)})
         return False
     return True
+
+
+def _reason(failure: Exception) -> str:
+    """What to mend. Only our own errors speak for themselves: others may quote an address or a value."""
+    return str(failure) if isinstance(failure, SPEAKING) else type(failure).__name__
 
 
 def _check_pgvector() -> None:

@@ -48,7 +48,9 @@ def test_readyz_is_503_with_a_key_that_is_none(settings: Any) -> None:
 
 
 @pytest.mark.django_db
-def test_readyz_is_503_when_the_role_reads_more_than_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readyz_is_503_when_the_role_reads_more_than_it_should(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     from memory import live_database
 
     monkeypatch.setattr(live_database, "live_problems", lambda cursor: ["The application role is a superuser."])
@@ -56,6 +58,8 @@ def test_readyz_is_503_when_the_role_reads_more_than_it_should(monkeypatch: pyte
     assert response.status_code == 503
     assert response.json()["parts"] == {"database": "failing", "pgvector": "ok", "keys": "ok"}
     assert "superuser" not in response.content.decode()
+    (reason,) = [vars(record)["reason"] for record in caplog.records if record.getMessage() == "not ready"]
+    assert reason == "The application role is a superuser."
 
 
 @pytest.mark.django_db
