@@ -218,6 +218,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_URL": "/api/v1/docs/",
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": True,
+    "SIDEBAR": {"navigation": "project.admin_navigation.navigation"},
 }
 
 # --- Keys -----------------------------------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
+from memory.tenant_page import tenants
 from project.health import healthz, readyz
 from project.metrics import metrics
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("admin/memory/tenants/", admin.site.admin_view(tenants), name="admin_tenants"),
     path("admin/", admin.site.urls),
     path("api/v1/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/v1/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),

@@ -1,0 +1,25 @@
+"""The admin's sidebar: every registered model that the person may see, and the page of tenants, which is no model."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.urls import reverse
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """Groups of links as django-unfold takes them, one group an app."""
+    return [
+        {"title": app["name"], "items": [*_models(app), *_further(app["app_label"], request)]}
+        for app in admin.site.get_app_list(request)
+    ]
+
+
+def _models(app: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"title": model["name"], "link": model["admin_url"]} for model in app["models"] if model["admin_url"]]
+
+
+def _further(app_label: str, request: HttpRequest) -> list[dict[str, Any]]:
+    if app_label == "memory" and request.user.has_perm("memory.view_tenant"):
+        return [{"title": "Tenants", "link": reverse("admin_tenants")}]
+    return []
