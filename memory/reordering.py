@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from memory.retrieval import Match
 
 
-def reorder(query: str, candidates: Sequence["Match"], *, wanted: bool) -> tuple[list["Match"], SkipReason | None]:
-    """All candidates, best first, each with the cross-encoder's `score`; and why they kept their order, if they did.
+def reorder(query: str, candidates: Sequence["Match"], *, wanted: bool) -> tuple[list["Match"], Reranking]:
+    """All candidates, best first, each with the cross-encoder's `score`; and how that order came about.
 
     Never raises on account of the reranker, and takes RERANK_TIMEOUT_MS at most. `wanted`: the caller's own choice.
     """
@@ -19,4 +19,4 @@ def reorder(query: str, candidates: Sequence["Match"], *, wanted: bool) -> tuple
     reranking = rerank_now(query, texts) if wanted else Reranking.skipped(len(texts), SkipReason.DISABLED)
     scores = reranking.scores
     ordered = [replace(candidates[index], score=scores[index] if scores else None) for index in reranking.order]
-    return ordered, reranking.skip_reason
+    return ordered, reranking

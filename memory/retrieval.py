@@ -59,17 +59,14 @@ class Match:
 
 @dataclass(frozen=True)
 class QueryResult:
-    """The best matches first, how many rows had to be left out, milliseconds per step, and why the order is that of
-    retrieval alone (None: it is the cross-encoder's)."""
+    """The best matches first, how many rows had to be left out, milliseconds per step, whether the order is the
+    cross-encoder's, and if not, why (None where nothing was found to be ordered)."""
 
     matches: list[Match]
     integrity_failures: int
     timings_ms: dict[str, float]
+    reranked: bool = False
     skip_reason: SkipReason | None = None
-
-    @property
-    def reranked(self) -> bool:
-        return self.skip_reason is None
 
 
 @dataclass(frozen=True)
@@ -132,12 +129,13 @@ def query_memories(
     with metrics.stage("query", "open", timings):
         opened = list(open_candidates(user_hash, candidates, explain=explain))
     with metrics.stage("query", "rerank", timings):
-        matches, skip_reason = reorder(query, opened, wanted=rerank)
+        matches, reranking = reorder(query, opened, wanted=rerank)
     return QueryResult(
         matches=matches[:top_k],
         integrity_failures=len(candidates) - len(opened),
         timings_ms=timings,
-        skip_reason=skip_reason,
+        reranked=reranking.reranked,
+        skip_reason=reranking.skip_reason,
     )
 
 

@@ -191,7 +191,7 @@ def _ask(say: Say, address: str, account: Account, question: str, **filters: str
 
 
 def _order(answer: dict[str, Any]) -> str:
-    if "reranked" not in answer:
+    if not answer["matches"]:
         return ""
     return ", reranked" if answer["reranked"] else f", not reranked: {answer.get('skip_reason')}"
 

@@ -8,7 +8,7 @@ from rerank.latency import LatencyWindow
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.08, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.5)
 
-OUTCOMES = Counter("rerank_requests_total", "Rerank requests by outcome: reranked, or why not.", ["outcome"])
+OUTCOMES = Counter("rerank_requests_total", "Rerank requests by outcome: reranked, empty, or why not.", ["outcome"])
 QUEUE_SECONDS = Histogram("rerank_queue_seconds", "Time a request waited for its batch.", buckets=SECONDS)
 TOKENISE_SECONDS = Histogram("rerank_tokenise_seconds", "Time to tokenise one request.", buckets=SECONDS)
 FORWARD_SECONDS = Histogram("rerank_forward_seconds", "Time of one forward of the model.", buckets=SECONDS)
@@ -35,7 +35,7 @@ _lock = threading.Lock()
 
 
 def count_outcome(outcome: str) -> None:
-    """One finished request: `reranked` or a skip reason."""
+    """One finished request: `reranked`, `empty` or a skip reason."""
     OUTCOMES.labels(outcome).inc()
     with _lock:
         _process_outcomes[outcome] = _process_outcomes.get(outcome, 0) + 1

@@ -46,7 +46,10 @@ class RerankedResult:
 
 @dataclass(frozen=True, slots=True)
 class Reranking:
-    """`order`: candidate indices, best first, always a permutation. `scores`: raw logits by candidate, or None."""
+    """`order`: candidate indices, best first, always a permutation. `scores`: raw logits by candidate, or None.
+
+    No candidates are neither reranked nor skipped.
+    """
 
     order: tuple[int, ...]
     scores: tuple[float, ...] | None

@@ -93,7 +93,9 @@ def get_rerank_metrics() -> dict[str, object]:
     engine = runtime.current().engine
     outcomes = metrics.outcome_counts()
     return {
-        "rerank_skipped_total": sum(count for outcome, count in outcomes.items() if outcome != "reranked"),
+        "rerank_skipped_total": sum(
+            count for outcome, count in outcomes.items() if outcome not in ("reranked", "empty")
+        ),
         "rerank_latency_ms": metrics.LATENCY_MS.summary(),
         "device": engine.backend.device if engine else "none",
         "outcomes": outcomes,
@@ -108,7 +110,7 @@ class _Request:
     passages: tuple[str, ...]
     timeout: float
     started: float = field(default_factory=time.perf_counter)
-    outcome: Reranking = Reranking((), ())
+    outcome: Reranking = Reranking((), None)  # of no candidates: neither reranked nor skipped
 
     def time_left(self) -> float:
         return max(0.0, self.timeout - (time.perf_counter() - self.started))
@@ -141,7 +143,7 @@ def _observed(request: _Request) -> Iterator[None]:
 def _count(request: _Request) -> None:
     elapsed = time.perf_counter() - request.started
     reason = request.outcome.skip_reason
-    metrics.count_outcome(reason.value if reason else "reranked")
+    metrics.count_outcome(reason.value if reason else "reranked" if request.outcome.reranked else "empty")
     metrics.TOTAL_SECONDS.observe(elapsed)
     if reason not in TURNED_AWAY:
         metrics.LATENCY_MS.add(elapsed * 1000)

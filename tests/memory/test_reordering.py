@@ -107,9 +107,10 @@ def test_fusion_weighs_both_orders(client: Client, settings: Settings) -> None:
     assert doc_ids(answer) == ["doc-0", "doc-4", "doc-1", "doc-3", "doc-2"]
 
 
-def test_no_memories_are_no_reason(client: Client) -> None:
+def test_nothing_found_is_neither_reranked_nor_skipped(client: Client) -> None:
     serve_with(FakeBackend())
-    assert ask(client, doc_id="none")["matches"] == []
+    answer = ask(client, doc_id="none")
+    assert (answer["matches"], answer["reranked"], answer["skip_reason"]) == ([], False, None)
 
 
 @pytest.mark.parametrize("value", [1, "false", None])
