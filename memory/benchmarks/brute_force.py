@@ -1,0 +1,53 @@
+"""The right answer, from plain texts and original vectors in numpy: what every engine's answer is compared with."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from memory.analysis import analyse
+from memory.asking import Weights
+from memory.lexical import AVERAGE_LENGTH, K1, B, inverse_document_frequency
+
+
+class BruteForce:
+    """One tenant's rows: vectors of unit length, float32 (n, d), and texts in documents of `turns` consecutive rows."""
+
+    def __init__(self, vectors: np.ndarray, texts: Sequence[str], turns: int) -> None:
+        self._vectors = vectors.astype(np.float64)
+        self._documents = np.arange(len(vectors)) // turns
+        self._postings: dict[str, list[tuple[int, float]]] = {}
+        for row, text in enumerate(texts):
+            terms = analyse(text)
+            floor = K1 * (1 - B + B * len(terms) / AVERAGE_LENGTH)
+            for term, count in Counter(terms).items():
+                self._postings.setdefault(term, []).append((row, count * (K1 + 1) / (count + floor)))
+
+    def best(self, query: str, vector: np.ndarray, weights: Weights, limit: int) -> list[int]:
+        """The `limit` best rows by the fused score, best first."""
+        return [int(row) for row in np.argsort(-self.scores(query, vector, weights), kind="stable")[:limit]]
+
+    def scores(self, query: str, vector: np.ndarray, weights: Weights) -> np.ndarray:
+        """The fused score of every row, float64 (n,)."""
+        keywords = self._bm25(query)
+        base = weights.dense * (self._vectors @ vector) + weights.lexical * keywords / (keywords.max() or 1)
+        return np.asarray(base + weights.neighbour * self._beside(base))
+
+    def _bm25(self, query: str) -> np.ndarray:
+        scores = np.zeros(len(self._vectors))
+        for term in set(analyse(query)):
+            postings = self._postings.get(term, [])
+            idf = inverse_document_frequency(len(postings), len(scores))
+            for row, weight in postings:
+                scores[row] += idf * weight
+        return scores
+
+    def _beside(self, base: np.ndarray) -> np.ndarray:
+        """The mean of the rows before and after in the same document, 0 where there is none."""
+        same = self._documents[1:] == self._documents[:-1]
+        total, count = np.zeros_like(base), np.zeros_like(base)
+        total[1:] += np.where(same, base[:-1], 0)
+        total[:-1] += np.where(same, base[1:], 0)
+        count[1:] += same
+        count[:-1] += same
+        return np.divide(total, count, out=np.zeros_like(base), where=count > 0)
