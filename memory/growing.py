@@ -70,11 +70,16 @@ def _move_step(user_id: str, limit: int) -> int:
         row = cursor.fetchone()
         if row is None or not has_outgrown(row[0]):
             return 0
-        cursor.execute(TAIL, [user_hash, limit])
-        tail = cursor.fetchall()
-        _insert_terms(cursor, user_hash, tail)
-        cursor.execute(MARK, [user_hash, [chunk_id for chunk_id, _ in tail]])
-        return len(tail)
+        return move_tail(cursor, user_hash, limit)
+
+
+def move_tail(cursor: psycopg.Cursor[Any], user_hash: str, limit: int) -> int:
+    """Move up to `limit` rows inside the open door of their hash, oldest first; returns how many moved."""
+    cursor.execute(TAIL, [user_hash, limit])
+    tail = cursor.fetchall()
+    _insert_terms(cursor, user_hash, tail)
+    cursor.execute(MARK, [user_hash, [chunk_id for chunk_id, _ in tail]])
+    return len(tail)
 
 
 def _insert_terms(
