@@ -6,6 +6,7 @@ import numpy as np
 from django.conf import settings
 
 from memory.lexical_column import asked_terms
+from memory.recipe import Recipe, configured
 from memory.scope import EVERYTHING, Scope
 from memory.vectors import searchable
 
@@ -29,6 +30,7 @@ class Question:
     """`vector`: float32 (d,), turned and of unit length. `terms`: keyed dimensions, the most frequent first."""
 
     user_hash: str
+    recipe: Recipe
     vector: np.ndarray = field(repr=False)
     terms: list[int] = field(repr=False)
     weights: Weights
@@ -39,6 +41,7 @@ class Question:
 def question(
     user_hash: str,
     *,
+    recipe: Recipe | None = None,
     vector: np.ndarray,
     query: str,
     limit: int,
@@ -46,11 +49,13 @@ def question(
     scope: Scope = EVERYTHING,
 ) -> Question:
     """Turn an embedding (float32 (d,), as the model or the client gave it) and a text into what one tenant is asked."""
+    recipe = recipe or configured()
     weights = weights or Weights.configured()
     return Question(
         user_hash=user_hash,
-        vector=searchable(vector, user_hash),
-        terms=asked_terms(query, user_hash) if weights.lexical else [],
+        recipe=recipe,
+        vector=searchable(vector, user_hash, recipe),
+        terms=asked_terms(query, user_hash, recipe) if weights.lexical else [],
         weights=weights,
         scope=scope,
         limit=limit,

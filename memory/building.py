@@ -12,6 +12,7 @@ from uuid import UUID
 import numpy as np
 
 from memory.lexical_column import lexical_column
+from memory.recipe import Recipe, configured
 from memory.rows import ChunkRow, seal_row
 from memory.scope import labels
 from memory.vectors import searchable
@@ -31,9 +32,15 @@ class PlainChunk:
     updated_at: datetime | None = None
 
 
-def build_rows(user_hash: str, chunks: Sequence[PlainChunk], originals: np.ndarray) -> Iterator[ChunkRow]:
-    """Rows of one user, in the order of `chunks`. `originals`: their embeddings as given, float32 (n, d)."""
-    for chunk, original, turned in zip(chunks, originals, searchable(originals, user_hash), strict=True):
+def build_rows(
+    user_hash: str, chunks: Sequence[PlainChunk], originals: np.ndarray, recipe: Recipe | None = None
+) -> Iterator[ChunkRow]:
+    """Rows of one user, in the order of `chunks`. `originals`: their embeddings as given, float32 (n, d).
+
+    `recipe` is the one that the tenant's row records; without it the configured one, which a new tenant gets.
+    """
+    recipe = recipe or configured()
+    for chunk, original, turned in zip(chunks, originals, searchable(originals, user_hash, recipe), strict=True):
         yield seal_row(
             user_hash=user_hash,
             doc_id=chunk.doc_id,
@@ -43,8 +50,8 @@ def build_rows(user_hash: str, chunks: Sequence[PlainChunk], originals: np.ndarr
             metadata=chunk.metadata,
             original=original,
             searchable=turned,
-            lexical=lexical_column(chunk.text, user_hash),
-            labels=labels(user_hash, chunk.metadata),
+            lexical=lexical_column(chunk.text, user_hash, recipe),
+            labels=labels(user_hash, chunk.metadata, recipe),
             id=chunk.id,
             created_at=chunk.created_at,
             updated_at=chunk.updated_at,

@@ -23,17 +23,18 @@ _NEIGHBOURS = """
         PARTITION BY doc_id ORDER BY chunk_index RANGE BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE CURRENT ROW
     )"""
 
-# From `best` to the columns of memory.retrieval.Candidate.
+# From `best` to the columns of memory.retrieval.Candidate; nothing when a reindex has just changed what to ask.
 BEST_ROWS = """SELECT c.id, c.doc_id, c.source, c.chunk_index, c.enc_key_id, c.text_cipher, c.meta_cipher,
            c.created_at, best.score, best.dense, best.lexical, coalesce(best.neighbours, 0)
     FROM best JOIN memory_chunks c ON c.user_hash = %(user_hash)s AND c.id = best.id
+    WHERE (SELECT recipe FROM tenants WHERE user_hash = %(user_hash)s) = ANY (ARRAY[%(recipe)s::text, ''])
     ORDER BY best.score DESC, best.id"""
 
 
 def exact_scan(question: Question) -> Statement:
     """The best `limit` rows, best first, as rows of (memory.retrieval.Candidate's fields), and the parameters."""
     terms = {f"term{number}": dimension for number, dimension in enumerate(question.terms)}
-    conditions, parameters = question.scope.conditions(question.user_hash)
+    conditions, parameters = question.scope.conditions(question.user_hash, question.recipe)
     sql = f"""
     WITH scanned AS MATERIALIZED (
         SELECT v.id, v.doc_id, v.chunk_index, -(v.embedding <#> %(vector)b) AS dense{_term_columns(terms)}
@@ -78,6 +79,7 @@ def scan_parameters(question: Question, terms: dict[str, int]) -> dict[str, Any]
     """The parameters that the steps above name."""
     return {
         "user_hash": question.user_hash,
+        "recipe": question.recipe.as_text(),
         "vector": question.vector,
         "limit": question.limit,
         "dense_weight": question.weights.dense,

@@ -1,4 +1,4 @@
-"""Candidates of an outgrown tenant: near ones from the vector graph, those with its rare terms from the postings, and
+"""Candidates of an outgrown tenant: near ones from the vector graph, those that hold the terms from the postings, and
 the whole tail that is in neither; then all of them scored exactly.
 
 Row-level security lets only leakproof comparisons into an index condition, so the terms stand in a btree, not in GIN;
@@ -18,8 +18,8 @@ from memory.exact_scan import BEST_ROWS, Statement
 from memory.lexical import DIMENSIONS, query_vector
 
 DEPTH = 200  # candidates from the graph, and as many from the postings
-POSTINGS = 20_000  # read per question, the rarest terms first; the others still count where a row is scored
-BESIDE = 4  # times the limit: rows whose neighbours are looked up
+POSTINGS = 2_000  # of each term, the heaviest first; the others still count where a row is scored
+BESIDE = 3  # times the limit: rows whose neighbours are looked up
 
 # The planner may not swap the graph for a sort over all rows of the tenant: sorting and the other scans are off.
 PINS = {
@@ -43,14 +43,13 @@ def graph_candidates(cursor: psycopg.Cursor[Any], question: Question, chunk_coun
     near = _near(cursor, question)
     frequencies = _document_frequencies(cursor, question, in_tail)
     idfs = query_vector(question.terms, frequencies, chunk_count)
-    holding = _holding(cursor, question, idfs, frequencies)
-    cursor.execute(*rescored(question, idfs, tail | near | holding))
+    cursor.execute(*rescored(question, idfs, tail | near | _holding(cursor, question, idfs)))
     return cursor.fetchall()
 
 
 def nearest(question: Question) -> Statement:
     """The rows of the graph that are nearest to the question, in scope."""
-    conditions, parameters = question.scope.conditions(question.user_hash)
+    conditions, parameters = question.scope.conditions(question.user_hash, question.recipe)
     sql = f"""
     SELECT v.id FROM memory_vectors v
     WHERE v.user_hash = %(user_hash)s AND v.outgrown{conditions}
@@ -65,9 +64,35 @@ def nearest(question: Question) -> Statement:
     }
 
 
+def holding(question: Question, idfs: Mapping[int, float]) -> Statement:
+    """The rows in scope with the highest score, as far as each term's POSTINGS best postings tell."""
+    conditions, parameters = question.scope.conditions(question.user_hash, question.recipe)
+    join = "JOIN memory_vectors v ON v.user_hash = %(user_hash)s AND v.id = t.id" if conditions else ""
+    sql = f"""
+    SELECT t.id
+    FROM unnest(%(terms)b::int4[], %(idfs)b::float8[]) AS asked (term, idf)
+    CROSS JOIN LATERAL (
+        SELECT id, weight FROM memory_terms
+        WHERE user_hash = %(user_hash)s AND term = asked.term
+        ORDER BY weight DESC LIMIT %(postings)s
+    ) t
+    {join}
+    WHERE true{conditions}
+    GROUP BY t.id ORDER BY sum(t.weight * asked.idf) DESC, t.id LIMIT %(depth)s
+    """  # noqa: S608
+    return sql, {
+        "user_hash": question.user_hash,
+        "terms": list(idfs),
+        "idfs": list(idfs.values()),
+        "postings": POSTINGS,
+        "depth": max(DEPTH, question.limit),
+        **parameters,
+    }
+
+
 def rescored(question: Question, idfs: Mapping[int, float], ids: set[UUID]) -> Statement:
     """Score the given rows exactly, let the neighbours of the most promising join in, keep the best."""
-    conditions, parameters = question.scope.conditions(question.user_hash)
+    conditions, parameters = question.scope.conditions(question.user_hash, question.recipe)
     scores = """-(v.embedding <#> %(vector)b) AS dense, coalesce(-(v.lexical <#> %(terms)b), 0) AS bm25"""
     sql = f"""
     WITH reached AS MATERIALIZED (
@@ -103,6 +128,7 @@ def rescored(question: Question, idfs: Mapping[int, float], ids: set[UUID]) -> S
     """  # noqa: S608
     return sql, {
         "user_hash": question.user_hash,
+        "recipe": question.recipe.as_text(),
         "vector": question.vector,
         "terms": SparseVector(dict(idfs), DIMENSIONS),
         "ids": list(ids),
@@ -160,35 +186,10 @@ def _document_frequencies(cursor: psycopg.Cursor[Any], question: Question, in_ta
     return {term: posted.get(term, 0) + count for term, count in zip(question.terms, in_tail, strict=True)}
 
 
-def _holding(
-    cursor: psycopg.Cursor[Any], question: Question, idfs: Mapping[int, float], frequencies: Mapping[int, int]
-) -> set[UUID]:
-    """The rows with the highest score over the question's rarest terms."""
-    read: list[int] = []
-    budget = POSTINGS
-    for term in sorted(idfs, key=lambda term: frequencies[term]):
-        budget -= frequencies[term]
-        if read and budget < 0:
-            break
-        read.append(term)
-    if not read:
+def _holding(cursor: psycopg.Cursor[Any], question: Question, idfs: Mapping[int, float]) -> set[UUID]:
+    """The rows with the highest score over each term's best postings."""
+    if not idfs:
         return set()
-    conditions, parameters = question.scope.conditions(question.user_hash)
-    join = "JOIN memory_vectors v ON v.user_hash = %(user_hash)s AND v.id = t.id" if conditions else ""
-    cursor.execute(
-        f"""
-        SELECT t.id FROM memory_terms t
-        JOIN unnest(%(terms)b::int4[], %(idfs)b::float8[]) AS asked (term, idf) ON asked.term = t.term
-        {join}
-        WHERE t.user_hash = %(user_hash)s AND t.term = ANY (%(terms)b::int4[]){conditions}
-        GROUP BY t.id ORDER BY sum(t.weight * asked.idf) DESC, t.id LIMIT %(depth)s
-        """,  # noqa: S608
-        {
-            "user_hash": question.user_hash,
-            "terms": read,
-            "idfs": [idfs[term] for term in read],
-            "depth": max(DEPTH, question.limit),
-            **parameters,
-        },
-    )
-    return {chunk_id for (chunk_id,) in cursor.fetchall()}
+    with pinned(cursor):
+        cursor.execute(*holding(question, idfs))
+        return {chunk_id for (chunk_id,) in cursor.fetchall()}

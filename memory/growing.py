@@ -20,14 +20,14 @@ from memory.wire import binary_cursor
 
 logger = logging.getLogger(__name__)
 
-# A write of n rows moves 2 n + 32: tails shrink under every mix of writes, and no write waits long for it.
+# A write of n rows moves 2 n + 8: tails shrink under every mix of writes, and no write waits long for it.
 MOVES_PER_ROW = 2
-MOVES_PER_WRITE = 32
+MOVES_PER_WRITE = 8
 ROWS_PER_STEP = 200
 
 TAIL = """
 SELECT id, lexical FROM memory_vectors
-WHERE user_hash = %s AND NOT outgrown ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
+WHERE user_hash = %s AND NOT outgrown LIMIT %s FOR UPDATE SKIP LOCKED
 """
 INSERT_TERMS = """
 INSERT INTO memory_terms (user_hash, term, id, weight)
@@ -49,7 +49,7 @@ def keep_up(*, user_id: str, written: int) -> int:
 
 
 def move(*, user_id: str, limit: int) -> int:
-    """Move up to `limit` rows of the tail, oldest first, a few hundred a transaction; returns how many moved."""
+    """Move up to `limit` rows of the tail, a few hundred a transaction; returns how many moved."""
     moved = 0
     while moved < limit:
         step = _move_step(user_id, min(ROWS_PER_STEP, limit - moved))

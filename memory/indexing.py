@@ -15,6 +15,7 @@ from memory.building import PlainChunk, build_rows
 from memory.embedding import embed_passages
 from memory.exceptions import InvalidDocument
 from memory.growing import has_outgrown, keep_up
+from memory.recipe import Recipe, recorded
 from memory.rls import set_rls_context, tenant_transaction
 from memory.rows import ChunkRow
 from memory.security import UserHash
@@ -66,12 +67,12 @@ def index_documents(*, user_id: str, documents: Sequence[Document]) -> list[Inde
     with metrics.stage("index", "embed"):
         embedded = _embed(documents)
     with metrics.stage("index", "write"), tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
-        count = lock_tenant(cursor, user_id, user_hash)
+        tenant = lock_tenant(cursor, user_id, user_hash)
         replaced = _delete_old(cursor, user_hash, documents)
-        ids = list(_insert(cursor, user_hash, _seal(user_hash, embedded, replaced)))
+        ids = list(_insert(cursor, user_hash, _seal(user_hash, embedded, replaced, tenant.recipe)))
         count_chunks(cursor, user_hash, len(ids) - sum(count for count, _ in replaced.values()))
     metrics.CHUNKS_INDEXED.inc(len(ids))
-    if has_outgrown(count):
+    if has_outgrown(tenant.chunk_count):
         with metrics.stage("index", "grow"):
             keep_up(user_id=user_id, written=len(ids))
     remaining = iter(ids)
@@ -107,9 +108,10 @@ async def index_memory_chunk(
             cursor.format = psycopg.pq.Format.BINARY
             await cursor.execute(rows.CREATE_TENANT, rows.tenant_parameters(user_id, user_hash))
             await cursor.execute(rows.LOCK_TENANT, [user_hash])
+            _, recipe = await cursor.fetchone() or (0, "")
             await cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [doc_id]])
             replaced = {name: (count, created) for name, count, created in await cursor.fetchall()}
-            (row,) = _seal(user_hash, embedded, replaced)
+            (row,) = _seal(user_hash, embedded, replaced, recorded(recipe))
             await cursor.execute(rows.INSERT_CHUNKS, rows.insert_parameters(user_hash, [row]))
             (chunk_id,) = await cursor.fetchone() or (None,)
             gone = sum(count for count, _ in replaced.values())
@@ -128,8 +130,16 @@ def existing_doc_ids(*, user_id: str, doc_ids: Sequence[str]) -> set[str]:
         return {doc_id for (doc_id,) in cursor.fetchall()}
 
 
-def lock_tenant(cursor: psycopg.Cursor[Any], user_id: str, user_hash: UserHash) -> int:
-    """Lock the user's row, made if need be, until the transaction ends; returns the chunk count before it."""
+@dataclass(frozen=True)
+class LockedTenant:
+    """A tenant's row as it was when it was locked."""
+
+    chunk_count: int
+    recipe: Recipe
+
+
+def lock_tenant(cursor: psycopg.Cursor[Any], user_id: str, user_hash: UserHash) -> LockedTenant:
+    """Lock the user's row, made if need be, until the transaction ends."""
     cursor.execute(rows.LOCK_TENANT, [user_hash])
     row = cursor.fetchone()
     if row is None:
@@ -138,7 +148,7 @@ def lock_tenant(cursor: psycopg.Cursor[Any], user_id: str, user_hash: UserHash) 
         row = cursor.fetchone()
     if row is None:
         raise RuntimeError("The tenant row vanished between two statements of one transaction.")
-    return int(row[0])
+    return LockedTenant(row[0], recorded(row[1]))
 
 
 def count_chunks(cursor: psycopg.Cursor[Any], user_hash: str, change: int) -> None:
@@ -187,7 +197,7 @@ def _given(number: int, document: Document) -> list[np.ndarray | None]:
 
 
 def _seal(
-    user_hash: str, embedded: _Embedded, replaced: Mapping[str, tuple[int, datetime | None]]
+    user_hash: str, embedded: _Embedded, replaced: Mapping[str, tuple[int, datetime | None]], recipe: Recipe
 ) -> Iterator[ChunkRow]:
     plain = [
         PlainChunk(
@@ -201,7 +211,7 @@ def _seal(
         )
         for document, index in embedded.places
     ]
-    return build_rows(user_hash, plain, embedded.vectors)
+    return build_rows(user_hash, plain, embedded.vectors, recipe)
 
 
 def _delete_old(

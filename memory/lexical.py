@@ -27,9 +27,9 @@ B: Final = 0.4
 AVERAGE_LENGTH: Final = 100  # fixed, so that a chunk's weights do not move when its neighbours change
 
 
-def lexical_vector(text: str, subkey: bytes) -> dict[int, float]:
+def lexical_vector(text: str, subkey: bytes, language: str | None = None) -> dict[int, float]:
     """A chunk as {dimension, counted from 0: BM25 term weight}, the 400 heaviest terms; empty without any term."""
-    terms = analyse(text)
+    terms = analyse(text, language)
     floor = K1 * (1 - B + B * len(terms) / AVERAGE_LENGTH)
     vector: dict[int, float] = {}
     for term, count in _most_frequent(terms, MAX_TERMS):
@@ -38,9 +38,9 @@ def lexical_vector(text: str, subkey: bytes) -> dict[int, float]:
     return vector
 
 
-def query_dimensions(text: str, subkey: bytes) -> list[int]:
+def query_dimensions(text: str, subkey: bytes, language: str | None = None) -> list[int]:
     """The distinct dimensions of a query, counted from 0, most frequent term first, at most 128; maybe none."""
-    terms = analyse(text)
+    terms = analyse(text, language)
     return list(dict.fromkeys(_dimension(subkey, term) for term, _ in _most_frequent(terms, MAX_QUERY_TERMS)))
 
 

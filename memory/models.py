@@ -79,6 +79,7 @@ class Tenant(TenantModel):
     enc_key_id = models.TextField(editable=False)
     hmac_key_id = models.TextField(editable=False)
     chunk_count = models.BigIntegerField(default=0, db_default=0)
+    recipe = models.TextField(default="", db_default="", editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta(TenantModel.Meta):
@@ -177,7 +178,9 @@ class MemoryTerm(TenantModel):
             models.CheckConstraint(condition=Q(user_hash__regex=USER_HASH_REGEX), name="memory_terms_user_hash_hex"),
         ]
         indexes = [
+            # Narrow, for counting; and one that holds every column, by weight: a term's best postings lie together.
             models.Index(fields=["user_hash", "term"], name="memory_terms_term"),
+            models.Index(fields=["user_hash", "term", "weight", "id"], name="memory_terms_best"),
             models.Index(fields=["user_hash", "id"], name="memory_terms_chunk"),
         ]
 

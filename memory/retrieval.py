@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
+from django.conf import settings
 
 from memory import metrics
 from memory.asking import Weights, question
@@ -19,7 +20,7 @@ from memory.rls import tenant_transaction
 from memory.scope import Scalar, Scope
 from memory.sealed import JSONCodec, TextCodec
 from memory.security import aad_for, open_with_key
-from memory.tiers import candidate_rows
+from memory.tiers import candidate_rows, tenant_state
 from memory.vectors import as_embedding
 from memory.wire import binary_cursor
 from rerank import SkipReason
@@ -125,6 +126,7 @@ def query_memories(
             created_before=created_before,
             metadata=metadata,
             weights=weights,
+            model=settings.MEMORY_EMBEDDING_MODEL if embedding is None else None,
         )
     with metrics.stage("query", "open", timings):
         opened = list(open_candidates(user_hash, candidates, explain=explain))
@@ -151,11 +153,13 @@ def find_candidates(
     created_before: datetime | None = None,
     metadata: Mapping[str, Scalar] | None = None,
     weights: Weights | None = None,
+    model: str | None = None,
 ) -> tuple[str, list[Candidate]]:
     """The user's hash and the `limit` best rows, best first, in one short transaction.
 
     `vector`: the question's embedding as the model or the client gave it, float32 (d,). `query`: its text, for the
-    keywords; without one the vectors decide alone. Raises InvalidFilter.
+    keywords; without one the vectors decide alone. `model`: which one made the vector, None for the client's own; a
+    tenant whose rows wait for a reindex under a new model is answered by keywords meanwhile. Raises InvalidFilter.
     """
     scope = Scope(
         source=source,
@@ -165,8 +169,25 @@ def find_candidates(
         metadata=metadata or {},
     )
     with tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
-        asked = question(user_hash, vector=vector, query=query, limit=limit, weights=weights, scope=scope)
-        return user_hash, [Candidate(*row) for row in candidate_rows(cursor, asked)]
+        weights = weights or Weights.configured()
+        for _ in range(2):  # once more when a reindex of this tenant commits in between
+            state = tenant_state(cursor, user_hash)
+            if state is None or not state.chunk_count:
+                return user_hash, []
+            comparable = model in (None, state.recipe.model)
+            asked = question(
+                user_hash,
+                recipe=state.recipe,
+                vector=vector,
+                query=query,
+                limit=limit,
+                weights=weights if comparable else replace(weights, dense=0.0),
+                scope=scope,
+            )
+            rows = candidate_rows(cursor, asked, state)
+            if rows or state == tenant_state(cursor, user_hash):
+                break
+        return user_hash, [Candidate(*row) for row in rows]
 
 
 def open_candidates(user_hash: str, candidates: Sequence[Candidate], *, explain: bool = False) -> Iterator[Match]:

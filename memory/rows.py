@@ -15,6 +15,7 @@ from pgvector import SparseVector
 
 from keys.keyring import get_keyring
 from memory import metrics
+from memory.recipe import configured
 from memory.sealed import JSONCodec, SealedBytes, TextCodec, VectorCodec
 from memory.security import UserHash, aad_for, seal
 
@@ -22,9 +23,9 @@ ROWS_PER_STATEMENT = 500
 
 _text, _json, _vector = TextCodec(), JSONCodec(), VectorCodec()
 
-LOCK_TENANT = "SELECT chunk_count FROM tenants WHERE user_hash = %s FOR UPDATE"
+LOCK_TENANT = "SELECT chunk_count, recipe FROM tenants WHERE user_hash = %s FOR UPDATE"
 CREATE_TENANT = (
-    "INSERT INTO tenants (user_hash, user_cipher, enc_key_id, hmac_key_id) VALUES (%s, %b, %s, %s)"
+    "INSERT INTO tenants (user_hash, user_cipher, enc_key_id, hmac_key_id, recipe) VALUES (%s, %b, %s, %s, %s)"
     " ON CONFLICT (user_hash) DO NOTHING"
 )
 COUNT_CHUNKS = "UPDATE tenants SET chunk_count = chunk_count + %s WHERE user_hash = %s"
@@ -141,4 +142,4 @@ def tenant_parameters(user_id: str, user_hash: UserHash) -> list[Any]:
     """The parameters of CREATE_TENANT: the user id goes along sealed, so that HMAC rotation needs no outside list."""
     metrics.SEALS.inc()
     sealed = seal(_text.encode(user_id), aad_for(user_hash))
-    return [user_hash, sealed, get_keyring().sealing.key_id, user_hash.hmac_key_id]
+    return [user_hash, sealed, get_keyring().sealing.key_id, user_hash.hmac_key_id, configured().as_text()]

@@ -14,6 +14,7 @@ from typing import Any
 from django.conf import settings
 
 from memory.exceptions import InvalidFilter
+from memory.recipe import Recipe
 from memory.subkeys import filter_subkey
 
 Scalar = str | int | float | bool | None
@@ -24,7 +25,7 @@ class Scope:
     """What a row must be to be found; empty means every row of the user.
 
     `created_after` is inclusive, `created_before` exclusive, both aware. `metadata`: filterable keys and the values
-    they must equal (or, where a row holds a list, contain).
+    they must equal (or, where a row holds a list, contain). Raises InvalidFilter for any other.
     """
 
     source: str | None = None
@@ -33,33 +34,37 @@ class Scope:
     created_before: datetime | None = None
     metadata: Mapping[str, Scalar] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        if not self.metadata.keys() <= set(settings.MEMORY_FILTERABLE_METADATA):
+            raise InvalidFilter("metadata", "has a key that MEMORY_FILTERABLE_METADATA does not name.")
+        if not all(isinstance(value, Scalar) for value in self.metadata.values()):
+            raise InvalidFilter("metadata", "values must be strings, numbers, booleans or null.")
+
     @property
     def narrows(self) -> bool:
         """Whether any row could be out of scope."""
         return self != EVERYTHING
 
-    def conditions(self, user_hash: str) -> tuple[str, dict[str, Any]]:
+    def conditions(self, user_hash: str, recipe: Recipe) -> tuple[str, dict[str, Any]]:
         """SQL to append to a WHERE over `memory_vectors v`, and its parameters. Values are parameters, always.
 
-        Raises InvalidFilter for a metadata key that the installation does not index.
+        Raises InvalidFilter for a metadata key that came into the settings after this tenant was indexed.
         """
         parameters = {
             "source": self.source,
             "doc_id": self.doc_id,
             "created_after": self.created_after,
             "created_before": self.created_before,
-            "labels": [label(user_hash, *pair) for pair in self._checked_metadata()] or None,
+            "labels": list(self._labels(user_hash, recipe)) or None,
         }
         given = {name: value for name, value in parameters.items() if value is not None}
         return "".join(_CONDITIONS[name] for name in given), given
 
-    def _checked_metadata(self) -> Iterator[tuple[str, Scalar]]:
+    def _labels(self, user_hash: str, recipe: Recipe) -> Iterator[int]:
         for key, value in self.metadata.items():
-            if key not in settings.MEMORY_FILTERABLE_METADATA:
-                raise InvalidFilter("metadata", "has a key that MEMORY_FILTERABLE_METADATA does not name.")
-            if not isinstance(value, Scalar):
-                raise InvalidFilter("metadata", "values must be strings, numbers, booleans or null.")
-            yield key, value
+            if key not in recipe.labels:
+                raise InvalidFilter("metadata", "has a key that older rows lack: run `manage.py reindex`.")
+            yield label(user_hash, key, value)
 
 
 EVERYTHING = Scope()
@@ -73,10 +78,10 @@ _CONDITIONS = {
 }
 
 
-def labels(user_hash: str, metadata: Mapping[str, Any]) -> list[int]:
+def labels(user_hash: str, metadata: Mapping[str, Any], recipe: Recipe) -> list[int]:
     """The keyed hashes a row carries, sorted: one per filterable key and value, one per member of a list."""
     found: set[int] = set()
-    for key in settings.MEMORY_FILTERABLE_METADATA:
+    for key in recipe.labels:
         if key in metadata:
             value = metadata[key]
             values = value if isinstance(value, list) else [value]

@@ -6,6 +6,7 @@ import numpy as np
 from django.conf import settings
 
 from memory.exceptions import InvalidDocument
+from memory.recipe import Recipe, configured
 from memory.subkeys import rotation_subkey
 from memory.vector_rotation import rotation_for
 
@@ -36,13 +37,13 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(wide / np.linalg.norm(wide, axis=-1, keepdims=True), dtype=np.float32)
 
 
-def searchable(vectors: np.ndarray, user_hash: str) -> np.ndarray:
+def searchable(vectors: np.ndarray, user_hash: str, recipe: Recipe | None = None) -> np.ndarray:
     """Original embeddings, shape (n, d) or (d,), as the tenant's index stores and compares them: float32, unit length,
-    turned by the tenant's rotation where MEMORY_VECTOR_ROTATION is on.
+    turned by the tenant's rotation where its recipe (the configured one, when none is given) says so.
 
     The one place where stored and query vectors get their form, so that the two can never differ.
     """
     units = unit(vectors)
-    if not settings.MEMORY_VECTOR_ROTATION:
+    if not (recipe or configured()).rotation:
         return units
     return rotation_for(rotation_subkey(user_hash), units.shape[-1]).apply(units)

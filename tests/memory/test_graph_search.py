@@ -9,11 +9,12 @@ from django.db import connection, connections
 
 from memory.asking import Question, question
 from memory.exact_scan import exact_scan
-from memory.graph_search import nearest, pinned
+from memory.graph_search import holding, nearest, pinned
 from memory.growing import move
 from memory.indexing import Chunk, Document, index_documents
 from memory.models import MemoryTerm, MemoryVector
 from memory.rls import tenant_transaction
+from memory.scope import Scope
 from memory.tiers import GRAPH_INDEX
 from memory.wire import binary_cursor
 from tests.memory.brute_force import fused
@@ -101,10 +102,10 @@ def test_a_tenant_below_the_boundary_stays_out_of_the_indexes(small_tiers, rng):
 @pytest.mark.django_db
 def test_writes_move_an_outgrown_tenant_into_the_indexes(small_tiers, rng):
     store(ALICE, made_documents(rng, [1] * 110))
-    for number in range(6):
+    for number in range(14):
         store_one(ALICE, f"more-{number}", "apollo", rng.normal(size=384))
     with tenant_transaction(ALICE):
-        assert MemoryVector.objects.filter(outgrown=True).count() == 116
+        assert MemoryVector.objects.filter(outgrown=True).count() == 124
         assert set(MemoryTerm.objects.values_list("id", flat=True)) <= set(
             MemoryVector.objects.values_list("id", flat=True)
         )
@@ -177,11 +178,18 @@ def test_the_graph_is_what_the_planner_takes(small_tiers, rng):
     outgrown_tenant(rng)
     with tenant_transaction(ALICE) as user_hash, binary_cursor() as cursor, pinned(cursor):
         for scope in ({}, {"source": "chat"}):
-            from memory.scope import Scope
-
             plan = explained(cursor, nearest(asked(user_hash, rng.normal(size=384), scope=Scope(**scope))))
             assert f"Index Scan using {GRAPH_INDEX}" in plan
             assert "Sort" not in plan and "Seq Scan" not in plan
+
+
+@pytest.mark.django_db
+def test_the_best_postings_are_read_in_the_index_alone(small_tiers, rng):
+    outgrown_tenant(rng)
+    with tenant_transaction(ALICE) as user_hash, binary_cursor() as cursor, pinned(cursor):
+        ask = asked(user_hash, rng.normal(size=384))
+        plan = explained(cursor, holding(ask, dict.fromkeys(ask.terms, 1.0)))
+    assert "Index Only Scan Backward using memory_terms_best" in plan
 
 
 @pytest.mark.django_db
