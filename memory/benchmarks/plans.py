@@ -9,7 +9,7 @@ import psycopg
 
 from memory.asking import Weights, question
 from memory.rls import tenant_transaction
-from memory.tiers import candidate_rows
+from memory.tiers import candidate_rows, tenant_state
 from memory.wire import binary_cursor
 
 EXPLAIN = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "
@@ -46,7 +46,10 @@ def explain(user_id: str, *, query: str, vector: np.ndarray, weights: Weights, l
     ):
         cursor.format = psycopg.pq.Format.BINARY
         cursor.explained = Explained()
-        candidate_rows(cursor, question(user_hash, vector=vector, query=query, limit=limit, weights=weights))
+        state = tenant_state(cursor, user_hash)
+        if state is not None:
+            asked = question(user_hash, recipe=state.recipe, vector=vector, query=query, limit=limit, weights=weights)
+            candidate_rows(cursor, asked, state)
         return cursor.explained
 
 
