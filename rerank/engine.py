@@ -113,7 +113,7 @@ class Engine:
 
     def heartbeat(self) -> dict[str, object]:
         """Is the loop alive, how long does the oldest running forward run (seconds), how many jobs wait."""
-        oldest = min(self._forwards.values(), default=None)
+        oldest = min(list(self._forwards.values()), default=None)
         return {
             "alive": self.is_alive(),
             "forward_seconds": 0.0 if oldest is None else round(self._clock() - oldest, 3),

@@ -96,8 +96,8 @@ def passages(count: int, *, prefix: str = "p") -> list[str]:
     return [f"{prefix} {number} ={number}" for number in range(count)]
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    for _ in range(5000):
+def wait_until(true: Callable[[], bool], seconds: int = 10) -> None:
+    for _ in range(seconds * 1000):
         if true():
             return
         threading.Event().wait(0.001)

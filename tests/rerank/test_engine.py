@@ -147,6 +147,19 @@ class TestAdmission:
         assert backend.batches == [1, 20]
         engine.stop()
 
+    def test_the_dead_leave_their_places_in_the_queue(self) -> None:
+        clock, gate = FakeClock(), Gate()
+        engine = make_engine(FakeBackend(gate), clock=clock, queue=2)
+        engine.submit("q", passages(1), 60)
+        assert gate.entered.wait(5)
+        engine.submit("q", passages(32), 1)
+        engine.submit("q", passages(32), 60).future.cancel()
+        clock.advance(1.5)
+        alive = engine.submit("q", passages(2), 60)
+        gate.opened.set()
+        assert alive.future.result(5) == (0.0, 1.0)
+        engine.stop()
+
 
 class TestSupervision:
     def test_a_loop_that_dies_fails_what_waits_and_starts_again_once(self) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,18 @@ class TestBeginServing:
         served = runtime.reset(runtime.Runtime(load=FakeBackend))
         call_command("check", verbosity=0)
         assert served.status is runtime.Status.IDLE
+
+
+def test_a_forked_child_begins_with_nothing() -> None:
+    engine = serve_with(FakeBackend())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer Pythons warn of any fork beside threads, which is the point here
+        child = os.fork()
+    if not child:
+        served = runtime.current()
+        os._exit(0 if served.engine is None and served.status is runtime.Status.IDLE else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert runtime.current().engine is engine
 
 
 class TestHealth:
@@ -139,6 +152,7 @@ def gunicorn(model_dir: Path, tmp_path: Path, *options: str) -> Iterator[tuple[s
         "RERANK_MODEL": str(model_dir),
         "RERANK_GOLDEN": "[]",
         "RERANK_BACKEND": "onnx",
+        "LOADED_DIR": str(tmp_path),
     }
     command = [sys.executable, "-m", "gunicorn", "-c", "project/gunicorn.py", *options, "tests.rerank.prefork_app"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment)
@@ -154,6 +168,7 @@ def test_prefork_workers_load_for_themselves_and_end_cleanly(
     options: tuple[str, ...], model_dir: Path, tmp_path: Path
 ) -> None:
     with gunicorn(model_dir, tmp_path, *options) as (process, url):
+        wait_until(lambda: len(list(tmp_path.glob("loaded-*"))) == 2, seconds=60)  # before any request
         answers = collect(url, process)
         assert all(answer["loaded_by"] == answer["pid"] != process.pid for answer in answers.values())
         statuses: list[int] = []
