@@ -11,9 +11,11 @@ class MemoryConfig(AppConfig):
         from keys import sources
         from memory.checks import check_limits, check_middleware, check_rates, check_tenant_models
         from memory.resealing import MemorySource
+        from memory.stale_indexes import check_stale_indexes
 
         sources.register(MemorySource())
         register(check_tenant_models, Tags.models)
         register(check_limits)
+        register(check_stale_indexes, Tags.database)
         register(check_rates)
         register(check_middleware, Tags.security)

@@ -7,6 +7,7 @@ however far the move is, and all that this module has to do is to keep the tail 
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from django.conf import settings
 from django.db import DatabaseError
 from pgvector import SparseVector
 
-from memory.rls import tenant_transaction
+from memory.rls import tenant_transaction, tenant_transaction_by_hash
 from memory.wire import binary_cursor
 
 logger = logging.getLogger(__name__)
@@ -48,11 +49,15 @@ def keep_up(*, user_id: str, written: int) -> int:
         return 0
 
 
-def move(*, user_id: str, limit: int) -> int:
-    """Move up to `limit` rows of the tail, a few hundred a transaction; returns how many moved."""
+def move(*, limit: int, user_id: str | None = None, user_hash: str | None = None) -> int:
+    """Move up to `limit` rows of a user's tail, a few hundred a transaction; returns how many moved.
+
+    The user is given by id, or, for maintenance, by hash.
+    """
     moved = 0
     while moved < limit:
-        step = _move_step(user_id, min(ROWS_PER_STEP, limit - moved))
+        door = tenant_transaction(user_id) if user_hash is None else tenant_transaction_by_hash(user_hash)
+        step = _move_step(door, min(ROWS_PER_STEP, limit - moved))
         moved += step
         if step < ROWS_PER_STEP:
             break
@@ -64,8 +69,8 @@ def has_outgrown(chunk_count: int) -> bool:
     return chunk_count > settings.MEMORY_EXACT_SCAN_MAX
 
 
-def _move_step(user_id: str, limit: int) -> int:
-    with tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
+def _move_step(door: AbstractContextManager[str], limit: int) -> int:
+    with door as user_hash, binary_cursor() as cursor:
         cursor.execute("SELECT chunk_count FROM tenants WHERE user_hash = %s", [user_hash])
         row = cursor.fetchone()
         if row is None or not has_outgrown(row[0]):

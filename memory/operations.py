@@ -104,6 +104,23 @@ class SetStorage(TableOperation):
         return f"Set the column storage of {self.model_name}"
 
 
+class GrantCensus(TableOperation):
+    """Let the census read further columns of a tenant table."""
+
+    def __init__(self, model_name: str, columns: Sequence[str]) -> None:
+        super().__init__(model_name)
+        self.columns = tuple(columns)
+
+    def forwards(self, table: str) -> Sequence[str]:
+        return [f"GRANT SELECT ({', '.join(self.columns)}) ON {table} TO {CENSUS_ROLE}"]
+
+    def backwards(self, table: str) -> Sequence[str]:
+        return [f"REVOKE SELECT ({', '.join(self.columns)}) ON {table} FROM {CENSUS_ROLE}"]  # noqa: S608
+
+    def describe(self) -> str:
+        return f"Let the census read {', '.join(self.columns)} of {self.model_name}"
+
+
 class DropPrimaryKey(TableOperation):
     """Drop the primary key's index where nothing looks rows up by it and the rows are many and narrow."""
 

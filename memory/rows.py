@@ -130,12 +130,21 @@ def insert_parameters(user_hash: str, rows: Sequence[ChunkRow]) -> list[Any]:
         [row.updated_at for row in rows],
         [row.embedding for row in rows],
         [row.lexical for row in rows],
-        # An array of arrays would have to be rectangular, so each row's labels travel as their own text.
-        ["{" + ",".join(map(str, row.labels)) + "}" for row in rows],
+        as_array_texts(rows),
         user_hash,
-        get_keyring().sealing.key_id,
+        sealing_key_id(),
         user_hash,
     ]
+
+
+def as_array_texts(rows: Sequence[ChunkRow]) -> list[str]:
+    """The rows' labels. An array of arrays would have to be rectangular, so each travels as its own text."""
+    return ["{" + ",".join(map(str, row.labels)) + "}" for row in rows]
+
+
+def sealing_key_id() -> str:
+    """What new rows name as their key."""
+    return get_keyring().sealing.key_id
 
 
 def tenant_parameters(user_id: str, user_hash: UserHash) -> list[Any]:
