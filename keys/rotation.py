@@ -102,12 +102,14 @@ def rotate(
         report=report,
     ) as progress:
         steps.reached("run taken up")
-        _Rotation(source(), progress, pace or Pace(), planned.to_key_id).run()
+        Rotation(source(), progress, pace or Pace(), planned.to_key_id).run()
     steps.reached("lease given back")
     return progress.run
 
 
-class _Rotation:
+class Rotation:
+    """The passes over one source towards one key, and the judgement at their end."""
+
     def __init__(self, rows: SealedSource, progress: Progress, pace: Pace, key_id: str) -> None:
         self._source = rows
         self._progress = progress
@@ -116,12 +118,13 @@ class _Rotation:
         self._failed: dict[tuple[str, str], FailedRow] = {}
 
     def run(self) -> None:
+        """Re-seal, verify, and say how it ended; goes on where the run record says that it stopped."""
         resumed, cursor = self._progress.run.phase, self._progress.run.tenant_cursor
         for number in range(MAX_ROUNDS):
             if number or resumed != VERIFY:
-                self._reseal(cursor if resumed == RESEAL and not number else "", wait=number > 0)
+                self.reseal(cursor if resumed == RESEAL and not number else "", wait=number > 0)
             if self._remaining() == 0:
-                self._verify(cursor if resumed == VERIFY and not number else "")
+                self.verify(cursor if resumed == VERIFY and not number else "")
                 if self._remaining() == 0:
                     break
             if len(self._failed) >= MAX_FAILURES:
@@ -129,14 +132,16 @@ class _Rotation:
         self._conclude()
 
     # --- The passes ---------------------------------------------------------------------------------------------------
-    def _reseal(self, cursor: str, *, wait: bool) -> None:
+    def reseal(self, cursor: str = "", *, wait: bool = False) -> None:
+        """Re-seal what names another key, of the tenants behind `cursor`; with `wait`, of all that have such rows."""
         counted = self._count()
         self._progress.begin(RESEAL, total=counted.total, done=counted.total - counted.to_do, cursor=cursor)
         tenants = self._tenants_with_rows_left() if wait else self._tenants(cursor)
         self._visit(tenants, lambda tenant, table, after: self._reseal_batch(tenant, table, after, wait))
         steps.reached("re-sealing pass ended")
 
-    def _verify(self, cursor: str) -> None:
+    def verify(self, cursor: str = "") -> None:
+        """Open every row of the tenants behind `cursor` under the sealing key alone."""
         counted = self._count()
         # How much lies behind a cursor is not worth a count of its own: the bar of a resumed pass starts at zero.
         self._progress.begin(VERIFY, total=counted.total, cursor=cursor)

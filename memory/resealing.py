@@ -18,7 +18,7 @@ from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from keys import steps
-from keys.keyring import get_keyring
+from keys.keyring import Key, get_keyring
 from keys.runs import FailedRow
 from keys.sources import Batch, KeyCount
 from memory import metrics
@@ -187,25 +187,37 @@ def _reseal(cursor: psycopg.Cursor[Any], table: SealedTable, tenant: str, rows: 
     resealed, failures = [], []
     for row, key_id, *blobs in rows:
         try:
-            resealed.append((row, *(_resealed(blob, key_id, aad) for blob in blobs)))
+            resealed.append((row, *_resealed(blobs, key_id, aad)))
         except InvalidTag:
             failures.append(_failure(table, tenant, row, key_id))
     if resealed:
         ids, *columns = (list(values) for values in zip(*resealed, strict=True))
         cursor.execute(table.update, [get_keyring().sealing.key_id, ids, *columns, tenant])
+        _count_seals(len(resealed) * len(columns))
         steps.reached("rows updated")
     return Batch(done=len(resealed), last=_last(rows, limit), failures=tuple(failures))
 
 
-def _resealed(blob: bytes | None, key_id: str, aad: bytes) -> bytes | None:
-    if blob is None:
-        return None
-    data, key = open_with_key(blob, aad)
-    metrics.OPENS.inc()
-    metrics.SEALS.inc()
-    if key.key_id != key_id:
-        metrics.KEY_ID_DRIFT.inc()
-    return seal(data, aad)
+def _resealed(blobs: Sequence[bytes | None], key_id: str, aad: bytes) -> list[bytes | None]:
+    named = next((key for key in get_keyring().opening if key.key_id == key_id), None)
+    return [None if blob is None else seal(_opened(blob, named, aad), aad) for blob in blobs]
+
+
+def _opened(blob: bytes, named: Key | None, aad: bytes) -> bytes:
+    """Open with the key that the row names, which is nearly always the right one, then with any other."""
+    try:
+        if named is not None:
+            return open_under(named, blob, aad)
+    except InvalidTag:
+        pass
+    data = open_with_key(blob, aad)[0]
+    metrics.KEY_ID_DRIFT.inc()
+    return data
+
+
+def _count_seals(number: int) -> None:
+    metrics.OPENS.inc(number)
+    metrics.SEALS.inc(number)
 
 
 def _opens_under_sealing_key(blob: bytes | None, aad: bytes) -> bool:
