@@ -131,6 +131,11 @@ class Rotation:
                 break
         self._conclude()
 
+    @property
+    def failures(self) -> list[FailedRow]:
+        """The rows that opened under no key."""
+        return list(self._failed.values())
+
     # --- The passes ---------------------------------------------------------------------------------------------------
     def reseal(self, cursor: str = "", *, wait: bool = False) -> None:
         """Re-seal what names another key, of the tenants behind `cursor`; with `wait`, of all that have such rows."""

@@ -28,7 +28,21 @@ from memory.rls import tenant_transaction_by_hash
 from memory.security import aad_for, open_under, open_with_key, seal
 from memory.wire import binary_cursor
 
+# A batch is re-sealed in so many portions, none smaller than this: enough for client and server to overlap.
+PORTIONS = 3
+SMALLEST_PORTION = 25
+
 LOCK_TENANT = "SELECT 1 FROM tenants WHERE user_hash = %s FOR UPDATE"
+
+
+# The planner is left no choice. For a tenant that its statistics do not know yet it would read and sort all rows of the
+# tenant for every batch, which takes the square of their number. So rows are read along the primary key, and written
+# at the places (ctid) where they were locked a moment ago, which hold until the transaction ends.
+BY_KEY = (
+    "SELECT set_config('enable_indexscan', 'on', true), set_config('enable_bitmapscan', 'off', true),"
+    " set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true)"
+)
+BY_PLACE = "SELECT set_config('enable_indexscan', 'off', true)"
 
 
 @dataclass(frozen=True)
@@ -40,23 +54,28 @@ class SealedTable:
     row_type: str
     columns: tuple[str, ...]
 
+    @property
+    def lowest(self) -> str:
+        """Smaller than every row: with `after IS NULL OR …` each batch would read the tenant from its first row on."""
+        return "'00000000-0000-0000-0000-000000000000'::uuid" if self.row_type == "uuid" else "''"
+
     @cached_property
     def select(self) -> str:
         """Rows of one tenant behind a row, in order."""
         return (
-            f"SELECT {self.row}, enc_key_id, {', '.join(self.columns)} FROM {self.name}"  # noqa: S608
-            f" WHERE user_hash = %(tenant)s AND (%(after)s::{self.row_type} IS NULL OR {self.row} > %(after)s)"
+            f"SELECT {self.row}, ctid::text, enc_key_id, {', '.join(self.columns)} FROM {self.name}"  # noqa: S608
+            f" WHERE user_hash = %(tenant)s AND {self.row} > coalesce(%(after)s::{self.row_type}, {self.lowest})"
         )
 
     @cached_property
     def update(self) -> str:
-        """Store the new seals of many rows, and the key they are under."""
+        """Store the new seals of many rows, found by the places where they were locked, and the key they are under."""
         numbered = [f"c{number}" for number in range(len(self.columns))]
         sets = ", ".join(f"{column} = new.{value}" for column, value in zip(self.columns, numbered, strict=True))
         return (
             f"UPDATE {self.name} AS old SET {sets}, enc_key_id = %s"  # noqa: S608
-            f" FROM unnest(%b::{self.row_type}[], {', '.join(['%b::bytea[]'] * len(numbered))})"
-            f" AS new (row, {', '.join(numbered)}) WHERE old.user_hash = %s AND old.{self.row} = new.row"
+            f" FROM unnest(%b::text[]::tid[], {', '.join(['%b::bytea[]'] * len(numbered))})"
+            f" AS new (place, {', '.join(numbered)}) WHERE old.user_hash = %s AND old.ctid = new.place"
         )
 
 
@@ -129,17 +148,17 @@ class MemorySource:
             f"{sealed.select} AND enc_key_id <> %(key_id)s ORDER BY {sealed.row} LIMIT %(limit)s"
             f" FOR NO KEY UPDATE{'' if wait else ' SKIP LOCKED'}"
         )
-        parameters = {"tenant": tenant, "after": after, "key_id": get_keyring().sealing.key_id, "limit": limit}
-        with _door(tenant, wait=wait) as cursor:
-            cursor.execute(statement, parameters)
-            return _reseal(cursor, sealed, tenant, cursor.fetchall(), limit)
+        parameters = {"tenant": tenant, "after": after, "key_id": get_keyring().sealing.key_id}
+        with _door(tenant, wait=wait) as cursor, cursor.connection.pipeline():
+            return _reseal_in_portions(cursor.connection, sealed, statement, parameters, limit)
 
     def reseal_rows(self, tenant: str, table: str, rows: Sequence[str]) -> Batch:
         sealed = sealed_tables()[table]
         statement = f"{sealed.select} AND {sealed.row} = ANY (%(rows)s::{sealed.row_type}[]) FOR NO KEY UPDATE"
         with _door(tenant, wait=True) as cursor:
             cursor.execute(statement, {"tenant": tenant, "after": None, "rows": list(rows)})
-            return _reseal(cursor, sealed, tenant, cursor.fetchall(), len(rows) + 1)
+            done, failures = _reseal(cursor.connection, sealed, tenant, cursor.fetchall())
+            return Batch(done=done, last=None, failures=tuple(failures))
 
     def verify(self, tenant: str, table: str, *, after: str | None, limit: int) -> Batch:
         sealed = sealed_tables()[table]
@@ -150,7 +169,9 @@ class MemorySource:
             )
             rows = cursor.fetchall()
         aad = aad_for(tenant)
-        strays = [str(row) for row, _, *blobs in rows if not all(_opens_under_sealing_key(blob, aad) for blob in blobs)]
+        strays = [
+            str(row) for row, _, _, *blobs in rows if not all(_opens_under_sealing_key(blob, aad) for blob in blobs)
+        ]
         return Batch(done=len(rows) - len(strays), last=_last(rows, limit), strays=tuple(strays))
 
 
@@ -167,6 +188,7 @@ def _door(tenant: str, *, wait: bool) -> Iterator[psycopg.Cursor[Any]]:
         if wait:
             # The lock that every writer takes first: waiting for rows one by one could deadlock with one.
             cursor.execute(LOCK_TENANT, [tenant])
+        cursor.execute(BY_KEY)
         yield cursor
 
 
@@ -180,22 +202,57 @@ def _count(cursor: psycopg.Cursor[Any], table: str) -> Iterator[KeyCount]:
         yield KeyCount(table=table, key_id=key_id, rows=int(rows), tenants=tenants)
 
 
-def _reseal(cursor: psycopg.Cursor[Any], table: SealedTable, tenant: str, rows: Sequence[Any], limit: int) -> Batch:
+def _reseal_in_portions(
+    connection: psycopg.Connection[Any], table: SealedTable, statement: str, parameters: dict[str, Any], limit: int
+) -> Batch:
+    """Re-seal a batch, while the database works on its neighbours.
+
+    Inside the pipeline a statement is sent and not waited for. The rows of the next portion are asked for before this
+    one is opened and sealed, and its UPDATE runs while the next is: server and client work at the same time.
+    """
+    portion = min(limit, max(SMALLEST_PORTION, limit // PORTIONS))
+    asked = _ask(connection, statement, {**parameters, "limit": portion})
+    seen, done, failures, last = 0, 0, [], None
+    while rows := asked.fetchall():
+        seen += len(rows)
+        full = len(rows) == portion
+        last = str(rows[-1][0]) if full else None
+        portion = min(portion, limit - seen)
+        if full and portion:
+            asked = _ask(connection, statement, {**parameters, "after": rows[-1][0], "limit": portion})
+        resealed, failed = _reseal(connection, table, parameters["tenant"], rows)
+        done, failures = done + resealed, failures + failed
+        if not full or not portion:
+            return Batch(done, last, failures=tuple(failures))
+    return Batch(done, None, failures=tuple(failures))
+
+
+def _ask(connection: psycopg.Connection[Any], statement: str, parameters: Any = None) -> psycopg.Cursor[Any]:
+    cursor = psycopg.Cursor(connection)
+    cursor.format = psycopg.pq.Format.BINARY
+    return cursor.execute(statement, parameters)
+
+
+def _reseal(
+    connection: psycopg.Connection[Any], table: SealedTable, tenant: str, rows: Sequence[Any]
+) -> tuple[int, list[FailedRow]]:
     """Re-seal fetched, locked rows of one tenant; rows of which a seal does not open stay as they are."""
     steps.reached("rows locked")
     aad = aad_for(tenant)
     resealed, failures = [], []
-    for row, key_id, *blobs in rows:
+    for row, place, key_id, *blobs in rows:
         try:
-            resealed.append((row, *_resealed(blobs, key_id, aad)))
+            resealed.append((place, *_resealed(blobs, key_id, aad)))
         except InvalidTag:
             failures.append(_failure(table, tenant, row, key_id))
     if resealed:
-        ids, *columns = (list(values) for values in zip(*resealed, strict=True))
-        cursor.execute(table.update, [get_keyring().sealing.key_id, ids, *columns, tenant])
+        places, *columns = (list(values) for values in zip(*resealed, strict=True))
+        _ask(connection, BY_PLACE)
+        _ask(connection, table.update, [get_keyring().sealing.key_id, places, *columns, tenant])
+        _ask(connection, BY_KEY)
         _count_seals(len(resealed) * len(columns))
         steps.reached("rows updated")
-    return Batch(done=len(resealed), last=_last(rows, limit), failures=tuple(failures))
+    return len(resealed), failures
 
 
 def _resealed(blobs: Sequence[bytes | None], key_id: str, aad: bytes) -> list[bytes | None]:

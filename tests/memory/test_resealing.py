@@ -1,5 +1,6 @@
 """Rotating the encryption key over real rows."""
 
+import re
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -20,6 +21,7 @@ from keys.runs import LEASE
 from memory.browsing import get_chunk
 from memory.exceptions import UnknownKeyId
 from memory.models import MemoryChunk
+from memory.resealing import BY_KEY, BY_PLACE, sealed_tables
 from memory.rls import tenant_transaction
 from memory.security import aad_for, hmac_user, seal
 from tests.memory.rotating import (
@@ -331,3 +333,22 @@ def test_the_command_says_what_may_be_removed() -> None:
 def test_inside_a_transaction_it_is_refused() -> None:
     with promoted(), pytest.raises(RuntimeError, match="durable"), transaction.atomic():
         run()
+
+
+# --- The planner is left no choice ------------------------------------------------------------------------------------
+def test_rows_are_read_along_the_key_and_written_at_their_places() -> None:
+    store("person:1", *range(ROWS_EACH))
+    table = sealed_tables()["memory_chunks"]
+    with tenant_transaction("person:1") as user_hash, connection.cursor() as cursor:
+        cursor.execute(BY_KEY)
+        reading = f"EXPLAIN {table.select} AND enc_key_id <> 'x' ORDER BY id LIMIT 5 FOR NO KEY UPDATE SKIP LOCKED"
+        cursor.execute(reading, {"tenant": user_hash, "after": None})
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+        assert "Index Scan using memory_chunks_pkey" in plan and "Sort" not in plan, plan
+        assert re.search(r"Index Cond: .*user_hash = .*id > ", plan), plan
+        cursor.execute(BY_PLACE)
+        cursor.execute(
+            "EXPLAIN " + table.update.replace("%b", "%s"), ["new", ["(0,1)"], [b"1"], [b"2"], [b"3"], user_hash]
+        )
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+        assert "Tid Scan on memory_chunks" in plan and "Index" not in plan and "Seq" not in plan, plan
