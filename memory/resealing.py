@@ -212,7 +212,8 @@ def _reseal_in_portions(
     """
     portion = min(limit, max(SMALLEST_PORTION, limit // PORTIONS))
     asked = _ask(connection, statement, {**parameters, "limit": portion})
-    seen, done, failures, last = 0, 0, [], None
+    failures: list[FailedRow] = []
+    seen, done, last = 0, 0, None
     while rows := asked.fetchall():
         seen += len(rows)
         full = len(rows) == portion
