@@ -13,6 +13,7 @@ from django.db.backends.utils import CursorWrapper
 
 from memory.exceptions import DatabaseMisconfigured
 from memory.models import TenantModel
+from memory.partitioning import partitions
 
 MINIMUM_POSTGRES = 180000
 # Below 0.8.2 a parallel HNSW build may leak data of other relations (CVE-2026-3172).
@@ -33,6 +34,8 @@ def live_problems(cursor: CursorWrapper) -> Iterator[str]:
     yield from _version_problems(cursor)
     for table in tenant_tables():
         yield from _table_problems(cursor, table)
+        for partition in partitions(cursor, table):
+            yield from _partition_problems(cursor, partition)
     yield from _dimension_problems(cursor)
 
 
@@ -97,6 +100,20 @@ def _table_problems(cursor: CursorWrapper, table: str) -> Iterator[str]:
         if held:
             yield f"The application role may {privilege} {table}: REVOKE {privilege} ON {table} FROM the role."
     yield from _policy_problems(cursor, table)
+
+
+def _partition_problems(cursor: CursorWrapper, partition: str) -> Iterator[str]:
+    """A partition by its own name is not guarded by its parent's policies."""
+    cursor.execute(
+        "SELECT relrowsecurity AND relforcerowsecurity, has_any_column_privilege(oid, 'SELECT, INSERT, UPDATE'),"
+        " has_table_privilege(oid, 'DELETE, TRUNCATE') FROM pg_class WHERE oid = to_regclass(%s)",
+        [partition],
+    )
+    guarded, columns, rows = cursor.fetchone()
+    if not guarded:
+        yield f"Row-level security is off or not forced on the partition {partition}: ENABLE and FORCE it."
+    if columns or rows:
+        yield f"The application role may reach past the policies into {partition}: REVOKE ALL ON {partition} FROM it."
 
 
 def _policy_problems(cursor: CursorWrapper, table: str) -> Iterator[str]:
