@@ -85,7 +85,7 @@ def _shape(cursor: CursorWrapper, table: str) -> TableShape:
     )
     columns = _rows(
         cursor,
-        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"  # noqa: S608
         f" AND has_column_privilege('{CENSUS_ROLE}', attrelid, attnum, 'SELECT')",
         table,
     )
