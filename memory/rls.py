@@ -176,17 +176,17 @@ async def set_rls_context(conn: psycopg.AsyncConnection[Any], user_id: str) -> A
             yield open_hash
         return
     joined = conn.info.transaction_status != TransactionStatus.IDLE
-    async with conn.transaction():
-        # Before the first wait, so that a task sharing the connection is told apart at once.
-        _async_contexts[conn] = candidates[0]
-        try:
+    # Before the first wait (the BEGIN is one), so that another task sharing the connection is told apart at once.
+    _async_contexts[conn] = candidates[0]
+    try:
+        async with conn.transaction():
             user_hash = await _resolve_async(conn, resolution(candidates))
             _async_contexts[conn] = user_hash
             yield user_hash
             if joined:
                 await conn.execute(set_local("").encode("ascii"))
-        finally:
-            _async_contexts.pop(conn, None)
+    finally:
+        _async_contexts.pop(conn, None)
 
 
 def _require_same_user(open_hash: UserHash, candidates: Sequence[UserHash]) -> None:

@@ -345,6 +345,24 @@ class TestAsyncContext:
 
         assert in_async(work) == 1
 
+    def test_a_second_tenant_in_a_task_sharing_the_connection_raises(self) -> None:
+        """Both tasks enter while the first one still waits for its BEGIN."""
+        seen: list[list[str]] = []
+
+        async def one(conn: psycopg.AsyncConnection[Any], user_id: str) -> None:
+            async with set_rls_context(conn, user_id):
+                await asyncio.sleep(0.01)
+                cursor = await conn.execute("SELECT doc_id FROM memory_chunks")
+                seen.append([doc_id for (doc_id,) in await cursor.fetchall()])
+
+        async def work() -> list[BaseException | None]:
+            async with await connect() as conn:
+                return await asyncio.gather(one(conn, ALICE), one(conn, BOB), return_exceptions=True)
+
+        first, second = in_async(work)
+        assert seen == [["alice"]]
+        assert first is None and isinstance(second, SecondTenant)
+
     def test_autocommit_connections_work_too(self) -> None:
         async def work() -> tuple[int, int]:
             async with await connect() as conn:
