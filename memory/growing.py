@@ -26,9 +26,12 @@ MOVES_PER_ROW = 2
 MOVES_PER_WRITE = 8
 ROWS_PER_STEP = 200
 
+# The chunks are locked first, as a deletion locks them, and nothing is waited for: the postings refer to the chunks, so
+# whoever held the vectors alone would wait for a deletion that waits for the vectors.
 TAIL = """
-SELECT id, lexical FROM memory_vectors
-WHERE user_hash = %s AND NOT outgrown LIMIT %s FOR UPDATE SKIP LOCKED
+SELECT v.id, v.lexical FROM memory_vectors v JOIN memory_chunks c ON c.user_hash = v.user_hash AND c.id = v.id
+WHERE v.user_hash = %s AND NOT v.outgrown LIMIT %s
+FOR KEY SHARE OF c SKIP LOCKED FOR UPDATE OF v SKIP LOCKED
 """
 INSERT_TERMS = """
 INSERT INTO memory_terms (user_hash, term, id, weight)

@@ -1,6 +1,8 @@
 """Tenants that have outgrown the exact scan: the same answers, from the indexes."""
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -119,6 +121,48 @@ def test_a_failing_move_does_not_fail_the_write(small_tiers, rng, monkeypatch, c
     monkeypatch.setattr(growing, "TAIL", "SELECT id, lexical FROM nowhere WHERE user_hash = %s LIMIT %s")
     assert store_one(ALICE, "more", "apollo", rng.normal(size=384))
     assert "wait outside the index" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_deletion_and_a_move_of_the_same_rows_never_deadlock(small_tiers, rng, monkeypatch):
+    from memory import growing
+    from memory.erasure import delete_document
+
+    store(ALICE, made_documents(rng, [110]))
+    holds_rows, delete_waits = threading.Event(), threading.Event()
+    insert_terms = growing._insert_terms
+
+    def insert_once_the_delete_waits(*args):
+        holds_rows.set()
+        delete_waits.wait(10)
+        insert_terms(*args)
+
+    monkeypatch.setattr(growing, "_insert_terms", insert_once_the_delete_waits)
+    with ThreadPoolExecutor() as threads:
+        moving = threads.submit(in_thread, move, user_id=ALICE, limit=1000)
+        assert holds_rows.wait(10)
+        deleting = threads.submit(in_thread, delete_document, user_id=ALICE, doc_id="doc-0")
+        wait_until_one_waits()
+        delete_waits.set()
+        assert (moving.result(10), deleting.result(10)) == (110, 110)
+
+
+def in_thread(work, **arguments):
+    try:
+        return work(**arguments)
+    finally:
+        connections.close_all()
+
+
+def wait_until_one_waits():
+    """Until some statement of another connection waits for a row."""
+    for _ in range(1000):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone():
+                return
+        time.sleep(0.01)
+    raise AssertionError("Nothing waits.")
 
 
 @pytest.mark.django_db
