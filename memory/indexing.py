@@ -106,12 +106,10 @@ async def index_memory_chunk(
         await prepare_async(conn)
         async with psycopg.AsyncCursor(conn) as cursor:
             cursor.format = psycopg.pq.Format.BINARY
-            await cursor.execute(rows.CREATE_TENANT, rows.tenant_parameters(user_id, user_hash))
-            await cursor.execute(rows.LOCK_TENANT, [user_hash])
-            _, recipe = await cursor.fetchone() or (0, "")
+            tenant = await _lock_tenant_async(cursor, user_id, user_hash)
             await cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [doc_id]])
             replaced = {name: (count, created) for name, count, created in await cursor.fetchall()}
-            (row,) = _seal(user_hash, embedded, replaced, recorded(recipe))
+            (row,) = _seal(user_hash, embedded, replaced, tenant.recipe)
             await cursor.execute(rows.INSERT_CHUNKS, rows.insert_parameters(user_hash, [row]))
             (chunk_id,) = await cursor.fetchone() or (None,)
             gone = sum(count for count, _ in replaced.values())
@@ -146,6 +144,21 @@ def lock_tenant(cursor: psycopg.Cursor[Any], user_id: str, user_hash: UserHash) 
         cursor.execute(rows.CREATE_TENANT, rows.tenant_parameters(user_id, user_hash))
         cursor.execute(rows.LOCK_TENANT, [user_hash])
         row = cursor.fetchone()
+    return _locked(row)
+
+
+async def _lock_tenant_async(cursor: psycopg.AsyncCursor[Any], user_id: str, user_hash: UserHash) -> LockedTenant:
+    # Locked before it is made: a row that an erasure is about to take away is there still, and need not be made.
+    await cursor.execute(rows.LOCK_TENANT, [user_hash])
+    row = await cursor.fetchone()
+    if row is None:
+        await cursor.execute(rows.CREATE_TENANT, rows.tenant_parameters(user_id, user_hash))
+        await cursor.execute(rows.LOCK_TENANT, [user_hash])
+        row = await cursor.fetchone()
+    return _locked(row)
+
+
+def _locked(row: tuple[Any, ...] | None) -> LockedTenant:
     if row is None:
         raise RuntimeError("The tenant row vanished between two statements of one transaction.")
     return LockedTenant(row[0], recorded(row[1]))

@@ -1,7 +1,6 @@
 """Tenants that have outgrown the exact scan: the same answers, from the indexes."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +20,7 @@ from memory.tiers import GRAPH_INDEX
 from memory.wire import binary_cursor
 from tests.memory.brute_force import fused
 from tests.memory.test_hybrid_search import found, made_documents, store
+from tests.memory.waiting import in_thread, wait_until_one_waits
 
 ALICE, MALLORY = "person:1", "person:2"
 
@@ -145,24 +145,6 @@ def test_a_deletion_and_a_move_of_the_same_rows_never_deadlock(small_tiers, rng,
         wait_until_one_waits()
         delete_waits.set()
         assert (moving.result(10), deleting.result(10)) == (110, 110)
-
-
-def in_thread(work, **arguments):
-    try:
-        return work(**arguments)
-    finally:
-        connections.close_all()
-
-
-def wait_until_one_waits():
-    """Until some statement of another connection waits for a row."""
-    for _ in range(1000):
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
-            if cursor.fetchone():
-                return
-        time.sleep(0.01)
-    raise AssertionError("Nothing waits.")
 
 
 @pytest.mark.django_db

@@ -1,7 +1,9 @@
 """Isolation, asked of Postgres itself, as the application's role."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,12 +13,14 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import DatabaseError, connection, connections, transaction
 from psycopg_pool import AsyncConnectionPool
 
+from memory import erasure
 from memory.exceptions import InvalidUserId, OutsideTenantTransaction, SecondTenant, TenantNotBound
 from memory.indexing import index_memory_chunk
 from memory.models import MemoryChunk, MemoryVector, Tenant
 from memory.rls import bind_tenant, current_user_id, set_rls_context, tenant_transaction
 from memory.security import hmac_user
 from tests.factories import ALICE, BOB, recall, remember, texts, vector_of
+from tests.memory.waiting import in_thread, wait_until_one_waits
 
 TABLES = ["tenants", "memory_chunks", "memory_vectors"]
 
@@ -428,3 +432,28 @@ class TestAsyncContext:
         assert (match.id, match.text, match.metadata) == (again, "new text", {"a": 1})
         with tenant_transaction(ALICE):
             assert Tenant.objects.get().chunk_count == 2 == visible()
+
+    def test_a_write_that_waited_for_an_erasure_makes_the_tenant_anew(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        erasing, write_waits = threading.Event(), threading.Event()
+        delete_all = erasure._delete_all
+
+        def delete_once_the_write_waits(*args: Any) -> int:
+            erasing.set()
+            write_waits.wait(10)
+            return delete_all(*args)
+
+        async def write() -> None:
+            async with await connect() as conn:
+                await index_memory_chunk(conn, ALICE, "new", "chat", "new text", vector_of("new text"), {})
+                await conn.commit()
+
+        monkeypatch.setattr(erasure, "_delete_all", delete_once_the_write_waits)
+        with ThreadPoolExecutor() as threads:
+            erased = threads.submit(in_thread, erasure.erase_user, user_id=ALICE)
+            assert erasing.wait(10)
+            written = threads.submit(in_async, write)
+            wait_until_one_waits()
+            write_waits.set()
+            assert (erased.result(10).deleted["tenants"], written.result(10)) == (1, None)
+        with tenant_transaction(ALICE):
+            assert (visible(), Tenant.objects.get().chunk_count) == (1, 1)
