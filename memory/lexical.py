@@ -13,8 +13,7 @@ import hmac
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from typing import Final
+from typing import ClassVar, Final
 
 from memory.analysis import analyse
 
@@ -24,24 +23,25 @@ MAX_TERMS: Final = 400  # a chunk's: 8 bytes each, and a row must fit on an 8 KB
 MAX_QUERY_TERMS: Final = 128
 K1: Final = 0.9
 B: Final = 0.4
+REMEMBERED_TERMS: Final = 131_072  # term hashes that a process keeps, of all tenants; 25 MB
 AVERAGE_LENGTH: Final = 100  # fixed, so that a chunk's weights do not move when its neighbours change
 
 
 def lexical_vector(text: str, subkey: bytes, language: str | None = None) -> dict[int, float]:
     """A chunk as {dimension, counted from 0: BM25 term weight}, the 400 heaviest terms; empty without any term."""
     terms = analyse(text, language)
+    counts = _most_frequent(terms, MAX_TERMS)
     floor = K1 * (1 - B + B * len(terms) / AVERAGE_LENGTH)
-    vector: dict[int, float] = {}
-    for term, count in _most_frequent(terms, MAX_TERMS):
-        dimension = _dimension(subkey, term)
-        vector[dimension] = vector.get(dimension, 0.0) + count * (K1 + 1) / (count + floor)
-    return vector
+    weights = {count: count * (K1 + 1) / (count + floor) for count in set(counts.values())}
+    dimensions = _dimensions(subkey)
+    vector = {dimensions[term]: weights[count] for term, count in counts.items()}
+    return vector if len(vector) == len(counts) else _added_up(counts, weights, dimensions)
 
 
 def query_dimensions(text: str, subkey: bytes, language: str | None = None) -> list[int]:
     """The distinct dimensions of a query, counted from 0, most frequent term first, at most 128; maybe none."""
-    terms = analyse(text, language)
-    return list(dict.fromkeys(_dimension(subkey, term) for term, _ in _most_frequent(terms, MAX_QUERY_TERMS)))
+    dimensions = _dimensions(subkey)
+    return list(dict.fromkeys(dimensions[term] for term in _most_frequent(analyse(text, language), MAX_QUERY_TERMS)))
 
 
 def query_vector(
@@ -60,13 +60,49 @@ def inverse_document_frequency(frequency: int, chunk_count: int) -> float:
     return math.log1p((chunk_count - frequency + 0.5) / (frequency + 0.5))
 
 
-def _most_frequent(terms: list[str], limit: int) -> list[tuple[str, int]]:
+def _added_up(
+    counts: Mapping[str, int], weights: Mapping[int, float], dimensions: Mapping[str, int]
+) -> dict[int, float]:
+    """The vector of a text of which two terms meet in one dimension."""
+    vector: dict[int, float] = {}
+    for term, count in counts.items():
+        vector[dimensions[term]] = vector.get(dimensions[term], 0.0) + weights[count]
+    return vector
+
+
+def _most_frequent(terms: list[str], limit: int) -> dict[str, int]:
     # Within one text the weight grows with the count, so the most frequent are the heaviest; ties go to the earlier.
     counts = Counter(terms)
-    return counts.most_common(limit) if len(counts) > limit else list(counts.items())
+    return dict(counts.most_common(limit)) if len(counts) > limit else counts
 
 
-@lru_cache(maxsize=131072)  # about 25 MB when full
+class _Dimensions(dict[str, int]):
+    """Terms and their dimensions under one subkey, worked out when first asked for."""
+
+    known: ClassVar[int] = 0
+    by_subkey: ClassVar[dict[bytes, "_Dimensions"]] = {}
+
+    def __init__(self, subkey: bytes) -> None:
+        super().__init__()
+        self._subkey = subkey
+        _Dimensions.known += 1
+
+    def __missing__(self, term: str) -> int:
+        dimension = self[term] = _dimension(self._subkey, term)
+        _Dimensions.known += 1
+        return dimension
+
+
+def _dimensions(subkey: bytes) -> _Dimensions:
+    # A dict a tenant, and not one cache of pairs: every chunk asks for a hundred terms.
+    if _Dimensions.known > REMEMBERED_TERMS:
+        _Dimensions.by_subkey, _Dimensions.known = {}, 0
+    found = _Dimensions.by_subkey.get(subkey)
+    if found is None:
+        found = _Dimensions.by_subkey[subkey] = _Dimensions(subkey)
+    return found
+
+
 def _dimension(subkey: bytes, term: str) -> int:
     digest = hmac.digest(subkey, term.encode("utf-8", "surrogatepass"), "sha256")
     return int.from_bytes(digest[:8], "big") % DIMENSIONS

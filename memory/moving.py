@@ -107,19 +107,20 @@ def move_tenant(move: Move, *, batch: int, advance: Advance) -> None:
     clear_orphans(move.old, batch)
 
 
-def clear_orphans(user_hash: UserHash, batch: int) -> int:
-    """Delete rows under a hash that is no tenant's, `batch` a transaction; returns how many there were."""
-    cleared = 0
-    while gone := outlast(_clear_batch, user_hash, batch):
-        cleared += gone
+def clear_orphans(user_hash: UserHash, batch: int) -> None:
+    """Delete the rows under a hash that is no tenant's, `batch` a transaction."""
+    low: UUID | None = FIRST
+    while low is not None:
+        low = outlast(_clear_batch, user_hash, low, batch)
         steps.reached("orphans cleared")
-    return cleared
 
 
-def _clear_batch(user_hash: UserHash, batch: int) -> int:
+def _clear_batch(user_hash: UserHash, low: UUID, batch: int) -> UUID | None:
     with tenant_transaction_by_hash(user_hash), binary_cursor() as cursor:
-        cursor.execute(tenant_copy.DELETE_ORPHANS, {"user_hash": user_hash, "limit": batch})
-        return cursor.rowcount
+        cursor.execute(tenant_copy.BATCH_END, {"user_hash": user_hash, "low": low, "limit": batch})
+        (high,) = cursor.fetchone() or (None,)
+        cursor.execute(tenant_copy.DELETE_ORPHANS, {"user_hash": user_hash, "low": low, "high": high})
+        return high
 
 
 def _move_at_once(move: Move) -> int:

@@ -59,10 +59,15 @@ DELETE_PLACES = (
     "DELETE FROM memory_chunks c USING unnest(%(doc_ids)b::text[], %(indexes)b::int4[]) AS place (doc_id, chunk_index)"
     " WHERE c.user_hash = %(user_hash)s AND c.doc_id = place.doc_id AND c.chunk_index = place.chunk_index"
 )
+# Where a batch of rows ends. Ranges of ids, and no join: without statistics the planner joins a tenant with itself.
+BATCH_END = (
+    "SELECT id FROM memory_chunks WHERE user_hash = %(user_hash)s AND id >= %(low)s"
+    " ORDER BY id OFFSET %(limit)s LIMIT 1"
+)
 # Rows under a hash that is no tenant's; never those of a user.
 DELETE_ORPHANS = (
-    "DELETE FROM memory_chunks WHERE user_hash = %(user_hash)s AND id IN"
-    " (SELECT id FROM memory_chunks WHERE user_hash = %(user_hash)s ORDER BY id LIMIT %(limit)s)"
+    "DELETE FROM memory_chunks WHERE user_hash = %(user_hash)s AND id >= %(low)s"
+    " AND (%(high)s::uuid IS NULL OR id < %(high)s)"
     " AND NOT EXISTS (SELECT 1 FROM tenants WHERE user_hash = %(user_hash)s)"
 )
 
@@ -154,10 +159,15 @@ def failed_row(user_hash: str, row: StoredRow) -> FailedRow:
 
 def insert(cursor: psycopg.Cursor[Any], user_hash: UserHash, rebuilt: Sequence[ChunkRow]) -> None:
     """Write rebuilt rows inside the door of their new hash, each taking its place in its document."""
-    if not rebuilt:
-        return
-    places = {"doc_ids": [row.doc_id for row in rebuilt], "indexes": [row.chunk_index for row in rebuilt]}
-    cursor.execute(DELETE_PLACES, {"user_hash": user_hash, **places})
     for start in range(0, len(rebuilt), rows.ROWS_PER_STATEMENT):
         part = rebuilt[start : start + rows.ROWS_PER_STATEMENT]
-        cursor.execute(rows.INSERT_CHUNKS, rows.insert_parameters(user_hash, part))
+        parameters = rows.insert_parameters(user_hash, part)
+        cursor.execute("SAVEPOINT places")
+        try:
+            cursor.execute(rows.INSERT_CHUNKS, parameters)
+        except psycopg.errors.UniqueViolation:
+            cursor.execute("ROLLBACK TO SAVEPOINT places")
+            places = {"doc_ids": [row.doc_id for row in part], "indexes": [row.chunk_index for row in part]}
+            cursor.execute(DELETE_PLACES, {"user_hash": user_hash, **places})
+            cursor.execute(rows.INSERT_CHUNKS, parameters)
+        cursor.execute("RELEASE SAVEPOINT places")

@@ -68,6 +68,7 @@ def test_tenants_share_no_dimension():
 def test_terms_that_meet_in_one_dimension_add_up(monkeypatch):
     alone = list(lexical_vector("apollo launch launch", SUBKEY).values())
     monkeypatch.setattr(lexical, "_dimension", lambda subkey, term: 7)
+    monkeypatch.setattr(lexical._Dimensions, "by_subkey", {})
     assert lexical_vector("apollo launch launch", SUBKEY) == {7: pytest.approx(sum(alone))}
     assert query_dimensions("apollo launch", SUBKEY) == [7]
 
@@ -119,4 +120,6 @@ def test_takes_any_string(text):
 
 
 def test_the_cache_of_term_hashes_is_bounded():
-    assert lexical._dimension.cache_info().maxsize is not None
+    for start in range(0, 2 * lexical.REMEMBERED_TERMS, 400):
+        lexical_vector(" ".join(f"term{number}" for number in range(start, start + 400)), SUBKEY)
+    assert sum(map(len, lexical._Dimensions.by_subkey.values())) <= lexical.REMEMBERED_TERMS + 400
