@@ -21,6 +21,7 @@ from keys.runs import open_run
 from memory import census, metrics
 from memory.census import TenantFacts
 from memory.exceptions import SealedMemoryError
+from memory.recipe import Recipe, recorded
 from memory.rls import tenant_transaction_by_hash
 from memory.sealed import JSONCodec, TextCodec, VectorCodec
 from memory.security import UserHash, aad_for, open_with_key, user_hashes
@@ -42,7 +43,7 @@ WHERE c.user_hash = %(user_hash)s AND c.id > %(after)s AND (%(sample)s::float8 >
 ORDER BY c.id LIMIT %(limit)s
 """
 TENANT = """
-SELECT user_cipher, chunk_count, (SELECT count(*) FROM memory_chunks WHERE user_hash = %(user_hash)s)
+SELECT user_cipher, recipe, chunk_count, (SELECT count(*) FROM memory_chunks WHERE user_hash = %(user_hash)s)
 FROM tenants WHERE user_hash = %(user_hash)s
 """
 
@@ -119,14 +120,14 @@ def inspect_tenant(
     if facts is None:
         return seen
     seen.tenants = 1
-    user_cipher, chunk_count, counted = facts
+    user_cipher, recipe, chunk_count, counted = facts
     seen.findings += _inspect_user_id(tenant, user_cipher)
     if chunk_count != counted:
         detail = f"{chunk_count} chunks by its count, {counted} in truth"
         seen.findings.append(Finding(COUNT, tenant.user_hash[:8], "", "", detail))
     after = UUID(int=0)
     while rows := outlast(_read, user_hash, after, sample):
-        _inspect_rows(seen, user_hash, rows)
+        _inspect_rows(seen, user_hash, rows, recorded(recipe))
         advance(len(rows))
         after = rows[-1].id
     return seen
@@ -181,7 +182,7 @@ def _open_user_id(tenant: TenantFacts, user_cipher: bytes) -> str:
     return user_id
 
 
-def _tenant_row(user_hash: UserHash) -> tuple[bytes, int, int] | None:
+def _tenant_row(user_hash: UserHash) -> tuple[bytes, str, int, int] | None:
     with tenant_transaction_by_hash(user_hash), binary_cursor() as cursor:
         cursor.execute(TENANT, {"user_hash": user_hash})
         return cursor.fetchone()
@@ -196,7 +197,7 @@ def _read(user_hash: UserHash, after: UUID, sample: float) -> list[_Row]:
         ]
 
 
-def _inspect_rows(seen: Inspection, user_hash: UserHash, rows: Sequence[_Row]) -> None:
+def _inspect_rows(seen: Inspection, user_hash: UserHash, rows: Sequence[_Row], recipe: Recipe) -> None:
     aad = aad_for(user_hash)
     originals: list[np.ndarray] = []
     opened: list[_Row] = []
@@ -210,7 +211,7 @@ def _inspect_rows(seen: Inspection, user_hash: UserHash, rows: Sequence[_Row]) -
         if row.embedding is None or row.columns_agree is False:
             detail = "it has no vector" if row.embedding is None else "the index repeats its columns wrongly"
             seen.findings.append(Finding(COLUMNS, user_hash[:8], str(row.id), row.key_id, detail))
-    seen.findings += _inspect_vectors(user_hash, opened, originals)
+    seen.findings += _inspect_vectors(user_hash, opened, originals, recipe)
 
 
 def _open(seen: Inspection, row: _Row, aad: bytes) -> np.ndarray:
@@ -231,11 +232,13 @@ def _unreadable(user_hash: UserHash, row: _Row) -> Finding:
     return Finding(UNKNOWN_KEY, user_hash[:8], str(row.id), row.key_id, "sealed under a key that is not held here")
 
 
-def _inspect_vectors(user_hash: UserHash, rows: Sequence[_Row], originals: Sequence[np.ndarray]) -> Iterator[Finding]:
+def _inspect_vectors(
+    user_hash: UserHash, rows: Sequence[_Row], originals: Sequence[np.ndarray], recipe: Recipe
+) -> Iterator[Finding]:
     pairs = [(row, original) for row, original in zip(rows, originals, strict=True) if row.embedding is not None]
     if not pairs or not _holds(user_hash.hmac_key_id):
         return
-    wanted = searchable(np.stack([original for _, original in pairs]), user_hash)
+    wanted = searchable(np.stack([original for _, original in pairs]), user_hash, recipe)
     stored = np.stack([row.embedding.to_numpy() for row, _ in pairs])
     distances = np.abs(wanted - stored).max(axis=1)
     for (row, _), distance in zip(pairs, distances, strict=True):

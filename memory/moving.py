@@ -16,7 +16,7 @@ lock (see `memory.resolution`) and the flip takes it alone.
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import xor
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ from keys.patience import outlast
 from memory import rows, tenant_copy
 from memory.exceptions import SealedMemoryError
 from memory.growing import ROWS_PER_STEP, has_outgrown, move_tail
+from memory.recipe import configured, recorded
 from memory.rls import UserHashes, across_user_hashes, tenant_transaction_by_hash
 from memory.security import UserHash
 from memory.tenant_copy import RowsUnreadable, insert, read, rebuild
@@ -43,10 +44,10 @@ MAX_CATCH_UPS = 10
 MAX_FLIPS = 5
 LOCK_TIMEOUT_MS = 1_000
 
-LOCK_TENANT = "SELECT created_at FROM tenants WHERE user_hash = %s FOR UPDATE"
+LOCK_TENANT = "SELECT created_at, recipe FROM tenants WHERE user_hash = %s FOR UPDATE"
 SEE_TENANT = "SELECT created_at FROM tenants WHERE user_hash = %s"
 DELETE_TENANT = "DELETE FROM tenants WHERE user_hash = %s"
-GIVE_FACTS = "UPDATE tenants SET chunk_count = %s, created_at = %s WHERE user_hash = %s"
+GIVE_FACTS = "UPDATE tenants SET chunk_count = %s, created_at = %s, recipe = %s WHERE user_hash = %s"
 COUNT = "SELECT count(*) FROM memory_chunks WHERE user_hash = %s"
 
 Advance = Callable[[int], None]
@@ -276,11 +277,13 @@ def _flip(cursor: psycopg.Cursor[Any], user: UserHashes, move: Move, chunk_count
     """Give the tenant its new hash: what doors that open from now on will find."""
     user.enter(move.old)
     cursor.execute(LOCK_TENANT, [move.old])
-    (created_at,) = cursor.fetchone() or (None,)
+    created_at, recipe = cursor.fetchone() or (None, "")
     cursor.execute(DELETE_TENANT, [move.old])
     user.enter(move.new)
     cursor.execute(rows.CREATE_TENANT, rows.tenant_parameters(move.user_id, move.new))
-    cursor.execute(GIVE_FACTS, [chunk_count, created_at, move.new])
+    # The rows were made anew as configured, but for the embeddings, which are still their model's.
+    made_by = replace(configured(), model=recorded(recipe).model)
+    cursor.execute(GIVE_FACTS, [chunk_count, created_at, made_by.as_text(), move.new])
     steps.reached("tenant row moved")
 
 

@@ -24,6 +24,7 @@ from memory import hmac_rotation, moving
 from memory.erasure import delete_document, erase_user
 from memory.hmac_rotation import plan, rotate
 from memory.models import MemoryChunk, MemoryTerm, MemoryVector, Tenant
+from memory.recipe import configured
 from memory.resolution import hold_user
 from memory.retrieval import query_memories
 from memory.rls import tenant_transaction
@@ -112,6 +113,26 @@ class TestEverythingWell:
             with tenant_transaction(SMALL):
                 assert MemoryVector.objects.filter(outgrown=True).count() == 0
             assert hashes_in_rows() == current_hashes()
+
+    def test_a_moved_tenant_is_indexed_as_configured_now(self, settings: Any) -> None:
+        settings.MEMORY_VECTOR_ROTATION = False
+        store_all()
+        settings.MEMORY_VECTOR_ROTATION = True
+        with promoted():
+            assert run().verified
+            for user_id in MEMORIES:
+                assert_served(user_id)
+                with tenant_transaction(user_id):
+                    assert Tenant.objects.get().recipe == configured().as_text()
+
+    def test_the_recipe_still_names_the_model_of_the_embeddings(self, settings: Any) -> None:
+        store_all()
+        before = configured()
+        settings.MEMORY_EMBEDDING_MODEL = "another"
+        with promoted():
+            assert run().verified
+            with tenant_transaction(LARGE):
+                assert Tenant.objects.get().recipe == before.as_text()
 
     def test_progress_and_phases_are_shown(self) -> None:
         store_all()

@@ -114,6 +114,12 @@ def test_a_user_known_twice() -> None:
         assert found() == [(KNOWN_TWICE, old)]
 
 
+def test_a_vector_is_compared_as_its_tenant_was_indexed(settings: Any) -> None:
+    settings.MEMORY_VECTOR_ROTATION = False
+    remember("person:3", "diary", "Venus")
+    assert found() == []
+
+
 def test_a_row_that_names_another_key_is_counted_and_no_failure() -> None:
     damage("UPDATE memory_chunks SET enc_key_id = 'deadbeef' WHERE chunk_index = 0")
     seen = inspect_all()
