@@ -110,7 +110,7 @@ class SealedTextField(SealedField):
 
 
 class SealedJSONField(SealedField):
-    """Sealed JSON value."""
+    """Sealed JSON object, a dict."""
 
     codec = JSONCodec()
 
@@ -130,7 +130,15 @@ class PlainProperty(property):
 
     def _read(self, instance: models.Model) -> Any:
         blob = getattr(instance, self.field.attname)
-        return None if blob is None else self.field.codec.decode(open_field(instance, self.field, blob))
+        return None if blob is None else self._decoded(instance, open_field(instance, self.field, blob))
+
+    def _decoded(self, instance: models.Model, data: bytes) -> Any:
+        try:
+            return self.field.codec.decode(data)
+        except InvalidTag:
+            key_id = getattr(instance, "enc_key_id", None)
+            model = instance._meta.model_name or ""
+            raise integrity_failure(model, instance.pk, key_id, self.field.attname) from None
 
     def _write(self, instance: models.Model, value: Any) -> None:
         sealed = None if value is None else seal_value(self.field.codec.encode(value), _user_hash(instance, self.field))

@@ -20,12 +20,12 @@ from keys.patience import outlast
 from keys.runs import open_run
 from memory import census, metrics
 from memory.census import TenantFacts
-from memory.exceptions import SealedMemoryError
+from memory.exceptions import InvalidUserId, SealedMemoryError
 from memory.recipe import Recipe, recorded
 from memory.rls import tenant_transaction_by_hash
-from memory.sealed import JSONCodec, TextCodec, VectorCodec
+from memory.sealed import JSONCodec, TextCodec
 from memory.security import UserHash, aad_for, open_with_key, user_hashes
-from memory.vectors import searchable
+from memory.vectors import original_from, searchable
 from memory.wire import binary_cursor
 
 # Cosines move by less than this. Turning a unit vector in float32 is exact to about 1e-6.
@@ -47,7 +47,7 @@ SELECT user_cipher, recipe, chunk_count, (SELECT count(*) FROM memory_chunks WHE
 FROM tenants WHERE user_hash = %(user_hash)s
 """
 
-_text, _json, _vector = TextCodec(), JSONCodec(), VectorCodec()
+_text, _json = TextCodec(), JSONCodec()
 
 
 class UserIdUnreadable(SealedMemoryError):
@@ -173,8 +173,11 @@ def _open_user_id(tenant: TenantFacts, user_cipher: bytes) -> str:
         held = get_keyring().opens(tenant.enc_key_id)
         why = "its sealed user id does not open" if held else "the key of its sealed user id is not held here"
         raise UserIdUnreadable(why) from None
-    user_id = _text.decode(data)
-    made_by = {str(user_hash): user_hash.hmac_key_id for user_hash in user_hashes(user_id)}
+    try:
+        user_id = _text.decode(data)
+        made_by = {str(user_hash): user_hash.hmac_key_id for user_hash in user_hashes(user_id)}
+    except (InvalidTag, InvalidUserId):
+        raise UserIdUnreadable("what opens is no user id") from None
     if tenant.user_hash not in made_by:
         raise UserIdUnreadable("no HMAC key held here makes its hash from its user id")
     if made_by[tenant.user_hash] != tenant.hmac_key_id:
@@ -221,13 +224,13 @@ def _open(seen: Inspection, row: _Row, aad: bytes) -> np.ndarray:
         metrics.KEY_ID_DRIFT.inc()
         seen.drifted += 1
     _text.decode(text), _json.decode(meta)
-    return _vector.decode(original)
+    return original_from(original)
 
 
 def _unreadable(user_hash: UserHash, row: _Row) -> Finding:
     metrics.INTEGRITY_FAILURES.inc()
     if get_keyring().opens(row.key_id):
-        detail = "does not open: changed bytes or another tenant's seal"
+        detail = "does not open: changed bytes, or another tenant's or column's seal"
         return Finding(UNREADABLE, user_hash[:8], str(row.id), row.key_id, detail)
     return Finding(UNKNOWN_KEY, user_hash[:8], str(row.id), row.key_id, "sealed under a key that is not held here")
 

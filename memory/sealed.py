@@ -1,10 +1,15 @@
-"""`SealedBytes`: the only thing a sealed column takes, and what stands between a plain value and its bytes."""
+"""`SealedBytes`: the only thing a sealed column takes, and what stands between a plain value and its bytes.
+
+The AAD binds a seal to its user, not to its column. So a seal can open and hold what was never sealed there, when
+somebody swapped two inside the database: a codec then raises InvalidTag, as it would for any other tampering.
+"""
 
 import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from cryptography.exceptions import InvalidTag
 
 
 class SealedBytes(bytes):
@@ -19,7 +24,7 @@ class SealedBytes(bytes):
 
 
 class Codec(Protocol):
-    """Turns one kind of plain value into bytes and back."""
+    """Turns one kind of plain value into bytes and back. `decode` raises InvalidTag for bytes of another kind."""
 
     def encode(self, value: Any) -> bytes: ...
 
@@ -35,17 +40,28 @@ class TextCodec:
         return value.encode("utf-8")
 
     def decode(self, data: bytes) -> str:
-        return data.decode("utf-8")
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise InvalidTag from None
 
 
 class JSONCodec:
-    """JSON (RFC 8259: no NaN, no infinity), compact, UTF-8."""
+    """A JSON object (RFC 8259: no NaN, no infinity), compact, UTF-8. Raises TypeError for anything but a dict."""
 
     def encode(self, value: Any) -> bytes:
+        if not isinstance(value, dict):
+            raise TypeError(f"A sealed object takes dict, not {type(value).__name__}.")
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
 
     def decode(self, data: bytes) -> Any:
-        return json.loads(data)
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError):
+            raise InvalidTag from None
+        if not isinstance(value, dict):
+            raise InvalidTag
+        return value
 
 
 class VectorCodec:
@@ -58,4 +74,9 @@ class VectorCodec:
         return vector.tobytes()
 
     def decode(self, data: bytes) -> np.ndarray:
-        return np.frombuffer(data, dtype="<f4")
+        if not data or len(data) % 4:
+            raise InvalidTag
+        vector = np.frombuffer(data, dtype="<f4")
+        if not np.isfinite(vector).all():
+            raise InvalidTag
+        return vector

@@ -24,10 +24,11 @@ from memory import metrics, rows
 from memory.building import PlainChunk, build_rows
 from memory.exceptions import SealedMemoryError
 from memory.rows import ChunkRow
-from memory.sealed import JSONCodec, TextCodec, VectorCodec
+from memory.sealed import JSONCodec, TextCodec
 from memory.security import UserHash, aad_for, open_with_key
+from memory.vectors import original_from
 
-_text, _json, _vector = TextCodec(), JSONCodec(), VectorCodec()
+_text, _json = TextCodec(), JSONCodec()
 
 _VERSION = "hashtextextended(id::text || ' ' || xmin::text, 0)"
 _COLUMNS = (
@@ -146,7 +147,7 @@ def open_row(row: StoredRow, aad: bytes) -> OpenedRow:
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
-    return OpenedRow(chunk, _vector.decode(original))
+    return OpenedRow(chunk, original_from(original))
 
 
 def failed_row(user_hash: str, row: StoredRow) -> FailedRow:

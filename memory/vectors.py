@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+from cryptography.exceptions import InvalidTag
 from django.conf import settings
 
 from memory.exceptions import InvalidDocument
 from memory.recipe import Recipe, configured
+from memory.sealed import VectorCodec
 from memory.subkeys import rotation_subkey
 from memory.vector_rotation import rotation_for
 
@@ -28,6 +30,14 @@ def as_embedding(value: Sequence[float] | np.ndarray, field: str = "embedding") 
         raise InvalidDocument(field, "must be finite numbers.")
     if not np.linalg.norm(vector.astype(np.float64)) > 0:
         raise InvalidDocument(field, "must not be the zero vector.")
+    return vector
+
+
+def original_from(data: bytes) -> np.ndarray:
+    """The original embedding out of an opened seal: float32 (MEMORY_EMBEDDING_DIM,). Raises InvalidTag for others."""
+    vector = VectorCodec().decode(data)
+    if vector.shape != (settings.MEMORY_EMBEDDING_DIM,):
+        raise InvalidTag
     return vector
 
 

@@ -51,10 +51,13 @@ def test_filters() -> None:
     assert [chunk.text for chunk in list_chunks(user_id=ALICE, limit=9, doc_id="a").chunks] == ["one"]
 
 
-def test_a_tampered_row_raises_alone_and_is_counted_on_a_page() -> None:
+@pytest.mark.parametrize("seal_of_another_column", [False, True])
+def test_a_tampered_row_raises_alone_and_is_counted_on_a_page(seal_of_another_column: bool) -> None:
     good, bad = remember(ALICE, "doc", "good", "bad")
     with tenant_transaction(ALICE):
-        MemoryChunk.objects.filter(id=bad).update(text_cipher=SealedBytes(b"x" * 40))
+        embedding = MemoryChunk.objects.get(id=bad).emb_cipher
+        tampered = embedding if seal_of_another_column else SealedBytes(b"x" * 40)
+        MemoryChunk.objects.filter(id=bad).update(text_cipher=tampered)
     with pytest.raises(IntegrityFailure):
         get_chunk(user_id=ALICE, chunk_id=bad)
     page = list_chunks(user_id=ALICE, limit=9)

@@ -51,7 +51,7 @@ def test_text_comes_back(text: str) -> None:
 
 @given(value=json_values)
 def test_json_comes_back(value: Any) -> None:
-    assert chunk(metadata=value).metadata == value
+    assert chunk(metadata={"k": value}).metadata == {"k": value}
 
 
 @given(values=st.lists(floats, min_size=1, max_size=40))
@@ -64,6 +64,12 @@ def test_vectors_come_back_bit_by_bit(values: list[float]) -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), {"k": float("nan")}])
 def test_json_has_no_nan(bad: Any) -> None:
     with pytest.raises(ValueError, match="[Oo]ut of range"):
+        chunk(metadata={"k": bad})
+
+
+@pytest.mark.parametrize("bad", [5, "x", [1], True])
+def test_metadata_is_an_object(bad: Any) -> None:
+    with pytest.raises(TypeError, match="takes dict"):
         chunk(metadata=bad)
 
 

@@ -56,6 +56,20 @@ def test_a_flipped_bit(column: str) -> None:
     assert (finding.kind, finding.tenant, finding.row) == (UNREADABLE, prefix(), row_id)
 
 
+@pytest.mark.parametrize("column, other", [("text", "emb"), ("meta", "text"), ("emb", "text"), ("emb", "meta")])
+def test_a_seal_of_another_column(column: str, other: str) -> None:
+    """It opens, for the AAD names the user alone; what is in it gives it away."""
+    damage(f"UPDATE memory_chunks SET {column}_cipher = {other}_cipher WHERE chunk_index = 1")
+    assert found() == [(UNREADABLE, prefix())]
+
+
+@pytest.mark.parametrize("other", ["text", "emb"])
+def test_a_user_id_that_is_none(other: str) -> None:
+    remember(ALICE, "long", "x" * 256)
+    damage(f"UPDATE tenants SET user_cipher = (SELECT {other}_cipher FROM memory_chunks WHERE doc_id = 'long')")
+    assert found() == [(USER_ID, prefix())]
+
+
 def test_a_vector_that_is_not_its_originals() -> None:
     damage(
         "UPDATE memory_vectors SET embedding = (SELECT embedding FROM memory_vectors WHERE chunk_index = 1)"

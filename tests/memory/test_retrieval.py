@@ -81,6 +81,14 @@ class TestTamperedRows:
             assert vars(record)["chunk_id"] == str(MemoryChunk.objects.get(chunk_index=1).id)
         assert "PLANTED" not in str(vars(record)) and ALICE not in str(vars(record))
 
+    @pytest.mark.parametrize("column, other", [("text", "emb"), ("meta", "text")])
+    def test_are_left_out_where_the_seal_is_another_columns(self, column: str, other: str) -> None:
+        (swapped,) = remember(ALICE, "swapped", "5")  # valid JSON, but no object
+        with tenant_transaction(ALICE), connection.cursor() as cursor:
+            cursor.execute(f"UPDATE memory_chunks SET {column}_cipher = {other}_cipher WHERE id = %s", [swapped])
+        result = query_memories(user_id=ALICE, query="q", embedding=vector_of("5"), top_k=5)
+        assert texts(result.matches) == ["kept"] and result.integrity_failures == 2
+
     def test_do_not_shorten_the_answer_when_there_are_others(self) -> None:
         remember(ALICE, "more", *(f"text {number}" for number in range(10)))
         assert len(recall(ALICE, "PLANTED", top_k=5)) == 5
