@@ -92,6 +92,20 @@ def _error_of(coroutine: Any) -> BaseException | None:
         return error
     return None
 
+    def test_a_passage_of_several_windows_has_the_score_of_its_best(self) -> None:
+        class Windowed(FakeBackend):
+            def encode(self, query: str, passages: Sequence[str]) -> list[EncodedPair]:
+                return [
+                    EncodedPair(candidate, 8, (query, window))
+                    for candidate, passage in enumerate(passages)
+                    for window in passage.split("|")
+                ]
+
+        engine = make_engine(Windowed())
+        texts = ["a =1|b =7|c =3", "d =5", "e =-2|f =-9"]
+        assert engine.submit("q", texts, 5).future.result(5) == (7.0, 5.0, -2.0)
+        engine.stop()
+
 
 class TestAdmission:
     def test_a_full_queue_refuses_at_once(self) -> None:
