@@ -15,6 +15,8 @@ from memory.exceptions import DatabaseMisconfigured
 from memory.models import TenantModel
 from memory.partitioning import partitions
 
+# memory.operations.OWN_ROWS as Postgres 18 writes it out.
+OWN_ROWS = "(user_hash = NULLIF(current_setting('app.user_hash'::text, true), ''::text))"
 MINIMUM_POSTGRES = 180000
 # Below 0.8.2 a parallel HNSW build may leak data of other relations (CVE-2026-3172).
 MINIMUM_PGVECTOR = (0, 8, 2)
@@ -127,9 +129,9 @@ def _policy_problems(cursor: CursorWrapper, table: str) -> Iterator[str]:
     permissive = [row for row in cursor.fetchall() if row[1]]
     if not any(command == "*" and using and check for _, _, command, using, check in permissive):
         yield f"{table} has no policy with USING and WITH CHECK for the application: run `manage.py migrate`."
-    # Permissive policies OR together: one that does not ask for the user hash opens the table to everybody.
+    # Permissive policies OR together: one that asks for anything else than the user hash opens the table.
     for name, _, _, using, check in permissive:
-        if any(expression is not None and "app.user_hash" not in expression for expression in (using, check)):
+        if not {using, check} <= {OWN_ROWS, None}:
             yield f"The policy {name} on {table} does not compare with app.user_hash: DROP POLICY {name} ON {table}."
 
 

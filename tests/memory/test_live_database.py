@@ -29,6 +29,8 @@ LEAKS = {
     "CREATE POLICY open_to_all ON memory_chunks TO memory_app USING (true)": "open_to_all",
 }
 SABOTAGE = LEAKS | {
+    "CREATE POLICY open_to_all ON memory_chunks TO memory_app"
+    " USING (user_hash <> nullif(current_setting('app.user_hash', true), ''))": "open_to_all",
     "ALTER TABLE memory_chunks NO FORCE ROW LEVEL SECURITY": "is not forced on memory_chunks",
     "DROP POLICY tenant_isolation ON memory_chunks": "no policy with USING and WITH CHECK",
     "DROP POLICY tenant_isolation ON memory_chunks;"
