@@ -16,13 +16,14 @@ from psycopg_pool import AsyncConnectionPool
 from memory import erasure
 from memory.exceptions import InvalidUserId, OutsideTenantTransaction, SecondTenant, TenantNotBound
 from memory.indexing import index_memory_chunk
+from memory.live_database import tenant_tables
 from memory.models import MemoryChunk, MemoryVector, Tenant
 from memory.rls import bind_tenant, current_user_id, set_rls_context, tenant_transaction
 from memory.security import hmac_user
 from tests.factories import ALICE, BOB, recall, remember, texts, vector_of
 from tests.memory.waiting import in_thread, wait_until_one_waits
 
-TABLES = ["tenants", "memory_chunks", "memory_vectors"]
+TABLES = ["memory_chunks", "memory_terms", "memory_vectors", "tenants"]
 
 
 def visible(table: str = "memory_chunks", using: str = "default") -> int:
@@ -63,10 +64,18 @@ def pool_of_one() -> Iterator[str]:
 def both(db: None) -> None:
     remember(ALICE, "alice", "Alice's diary")
     remember(BOB, "bob", "Bob's diary")
+    for user_id in (ALICE, BOB):
+        with tenant_transaction(user_id):
+            execute(
+                "INSERT INTO memory_terms (user_hash, term, id, weight) SELECT user_hash, 1, id, 1 FROM memory_chunks"
+            )
 
 
 @pytest.mark.usefixtures("both")
 class TestPolicy:
+    def test_no_table_of_tenants_is_left_out_below(self) -> None:
+        assert tenant_tables() == TABLES
+
     def test_the_suite_is_the_application(self) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT current_user, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
