@@ -20,6 +20,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from rest_framework import exceptions as drf
 
+from keys.exceptions import NonceBudgetSpent, NonceBudgetUnknown
 from memory import identity
 from memory.exceptions import ChunkNotFound, EmbeddingModelUnavailable, IntegrityFailure, InvalidDocument
 
@@ -119,6 +120,10 @@ def _domain_problem(exc: Exception) -> HttpResponse | None:
         case EmbeddingModelUnavailable():
             logger.error("embedding model unavailable")
             return problem(503, "The embedding model is away.", headers={"Retry-After": str(RETRY_SECONDS)})
+        case NonceBudgetSpent() | NonceBudgetUnknown():
+            # The message names the key's id and the command that mends it.
+            logger.error("nothing can be sealed", extra={"reason": str(exc)})
+            return problem(503, "Nothing can be stored just now.", headers={"Retry-After": str(RETRY_SECONDS)})
         case OperationalError() | InterfaceError():
             return database_away(exc)
     return None
