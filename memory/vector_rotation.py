@@ -13,6 +13,7 @@ ceil(d/8) bytes, whose lowest bits first say which signs flip, then d little-end
 order is the permutation. Stored vectors depend on every one of these details: `tests/vectors/` freezes them.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -28,6 +29,8 @@ MIN_DIM: Final = 64
 MAX_DIM: Final = 1024
 _ROUNDS: Final = 3
 _SUBKEY_BYTES: Final = 32
+# Rows turned at a time. Products of more rows wake the threads of BLAS, whose spinning cost more than the work.
+_SLAB: Final = 64
 
 
 class VectorRotation:
@@ -53,23 +56,29 @@ class VectorRotation:
     def apply(self, vectors: ArrayLike) -> Vectors:
         """Rotate vectors of shape (n, d) or (d,) into a new float32 array of that shape. ValueError on another d."""
         rows, shape = self._rows(vectors)
+        return _by_slabs(self._turn, rows).reshape(shape)
+
+    def invert(self, vectors: ArrayLike) -> Vectors:
+        """Undo `apply`: shapes (n, d) or (d,), float32. ValueError on another d."""
+        rows, shape = self._rows(vectors)
+        return _by_slabs(self._turn_back, rows).reshape(shape)
+
+    def _turn(self, rows: Vectors) -> Vectors:
         for signs, order, _ in self._rounds:
             rows = np.take(rows, order, axis=1)
             rows *= signs
             for block in self._blocks:
                 rows[:, block] = _hadamard(rows[:, block])
-        return rows.reshape(shape)
+        return rows
 
-    def invert(self, vectors: ArrayLike) -> Vectors:
-        """Undo `apply`: shapes (n, d) or (d,), float32. ValueError on another d."""
-        rows, shape = self._rows(vectors)
+    def _turn_back(self, rows: Vectors) -> Vectors:
         rows = rows.copy()
         for signs, _, inverse_order in reversed(self._rounds):
             for block in reversed(self._blocks):
                 rows[:, block] = _hadamard(rows[:, block])
             rows *= signs
             rows = np.take(rows, inverse_order, axis=1)
-        return rows.reshape(shape)
+        return rows
 
     def _rows(self, vectors: ArrayLike) -> tuple[Vectors, tuple[int, ...]]:
         array = np.asarray(vectors, dtype=np.float32)
@@ -95,6 +104,13 @@ def _keyed_rounds(subkey: bytes, dim: int) -> tuple[tuple[Vectors, NDArray[np.in
         signs = (1.0 - 2.0 * flips).astype(np.float32)[order]
         rounds.append((signs, order, np.argsort(order)))
     return tuple(rounds)
+
+
+def _by_slabs(turn: Callable[[Vectors], Vectors], rows: Vectors) -> Vectors:
+    """What `turn` makes of the rows, some at a time."""
+    if len(rows) <= _SLAB:
+        return turn(rows)
+    return np.concatenate([turn(rows[first : first + _SLAB]) for first in range(0, len(rows), _SLAB)])
 
 
 def _keystream(subkey: bytes, length: int) -> NDArray[np.uint8]:

@@ -34,22 +34,22 @@ class Target:
 
 def at_least(name: str, value: float, bound: float, unit: str = "") -> Target:
     """A target that is met from `bound` upwards."""
-    return Target(name, _short(value), unit, f"≥ {bound:g}", bool(value >= bound))
+    return Target(name, _short(value), unit, f"≥ {_short(bound):g}", bool(value >= bound))
 
 
 def more_than(name: str, value: float, bound: float, unit: str = "") -> Target:
     """A target that is met above `bound`."""
-    return Target(name, _short(value), unit, f"> {bound:g}", bool(value > bound))
+    return Target(name, _short(value), unit, f"> {_short(bound):g}", bool(value > bound))
 
 
 def at_most(name: str, value: float, bound: float, unit: str = "") -> Target:
     """A target that is met up to `bound`."""
-    return Target(name, _short(value), unit, f"≤ {bound:g}", bool(value <= bound))
+    return Target(name, _short(value), unit, f"≤ {_short(bound):g}", bool(value <= bound))
 
 
 def less_than(name: str, value: float, bound: float, unit: str = "") -> Target:
     """A target that is met below `bound`."""
-    return Target(name, _short(value), unit, f"< {bound:g}", bool(value < bound))
+    return Target(name, _short(value), unit, f"< {_short(bound):g}", bool(value < bound))
 
 
 def describe_machine() -> dict[str, Any]:
