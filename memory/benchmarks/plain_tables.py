@@ -19,11 +19,20 @@ FOREIGN_KEY = (
 )
 
 
+# Postgres' own full-text search, kept up to date by the database: what a plain table has in place of our keywords.
+FULL_TEXT = (
+    "CREATE FUNCTION words_of(bytea) RETURNS tsvector LANGUAGE sql IMMUTABLE"
+    " RETURN to_tsvector('english', convert_from($1, 'UTF8'))",
+    "ALTER TABLE memory_chunks ADD words tsvector GENERATED ALWAYS AS (words_of(text_cipher)) STORED",
+    "CREATE INDEX ON memory_chunks USING gin (words)",
+)
+
+
 @contextmanager
-def plain_tables(schema: str = "benchmark_plain", *, keep: bool = False) -> Iterator[psycopg.Connection[Any]]:
+def plain_tables(schema: str = "benchmark_plain", *, full_text: bool = False) -> Iterator[psycopg.Connection[Any]]:
     """A connection as the owner whose unqualified names are the empty plain tables; they are dropped at the end.
 
-    Raises ImproperlyConfigured without DATABASE_OWNER_URL.
+    `full_text` adds Postgres' full-text search over the texts. Raises ImproperlyConfigured without DATABASE_OWNER_URL.
     """
     with owner_connection() as conn:
         conn.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
@@ -33,14 +42,15 @@ def plain_tables(schema: str = "benchmark_plain", *, keep: bool = False) -> Iter
             like = "INCLUDING DEFAULTS INCLUDING INDEXES INCLUDING STORAGE"
             conn.execute(f"CREATE TABLE {schema}.{table} (LIKE public.{table} {like})")
         conn.execute(FOREIGN_KEY)
+        for statement in FULL_TEXT if full_text else ():
+            conn.execute(statement)
         conn.commit()
         try:
             yield conn
         finally:
             conn.rollback()
-            if not keep:
-                conn.execute(f"DROP SCHEMA {schema} CASCADE")
-                conn.commit()
+            conn.execute(f"DROP SCHEMA {schema} CASCADE")
+            conn.commit()
 
 
 @contextmanager

@@ -8,11 +8,25 @@ import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 
-from memory.benchmarks.index import Load, summary, targets, write_plain
+from memory.benchmarks.index import (
+    EVERYTHING,
+    NO_KEYWORDS,
+    PLAIN,
+    PLAIN_WORDS,
+    Load,
+    summary,
+    targets,
+    without_keywords,
+    write_plain,
+    write_product,
+    write_without_keywords,
+)
 from memory.benchmarks.plain_tables import owner_connection, plain_tables
-from memory.benchmarks.tenants import benchmark_user
+from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
 from memory.browsing import list_chunks
 from memory.indexing import Chunk, Document
+from memory.models import MemoryVector
+from memory.rls import tenant_transaction
 
 ARGUMENTS = ("--rows", "25", "--batch", "10", "--tenants", "2", "--words", "5", "--verbosity", "0")
 
@@ -28,14 +42,14 @@ def test_prints_one_json_object_and_leaves_nothing_behind() -> None:
     out = StringIO()
     call_command("benchmark_index", "--json", *ARGUMENTS, stdout=out)
     report = json.loads(out.getvalue())
-    assert report["results"][0]["rows"] == 25
-    assert {target["name"] for target in report["targets"]} == {
-        "write path: ratio to plain rows",
-        "write path: throughput",
-    }
+    assert [row["write path"] for row in report["results"]] == [EVERYTHING, NO_KEYWORDS, PLAIN, PLAIN_WORDS]
+    assert {row["rows"] for row in report["results"]} == {25}
+    assert [target["bound"] for target in report["targets"]] == ["≥ 0.7", "≥ 0.7", "≥ 2500"]
     assert schemas() == []
     for number in range(2):
-        assert list_chunks(user_id=benchmark_user(f"index-{number}"), limit=1).chunks == []
+        user_id = benchmark_user(f"index-{number}")
+        assert list_chunks(user_id=user_id, limit=1).chunks == []
+        assert list_chunks(user_id=without_keywords(user_id), limit=1).chunks == []
 
 
 @pytest.mark.django_db(transaction=True)
@@ -75,12 +89,39 @@ def test_plain_tables_are_dropped_after_an_error() -> None:
     assert schemas() == []
 
 
+@pytest.mark.django_db(transaction=True)
+def test_users_without_keywords_have_none() -> None:
+    document = Document("doc", "notes", (Chunk("apples and pears", np.eye(1, 384, dtype=np.float32)[0]),))
+    user_id = benchmark_user("words")
+    with throwaway_tenants([user_id, without_keywords(user_id)]):
+        write_product(user_id, [document])
+        write_without_keywords(user_id, [document])
+        assert lexical(user_id) is not None
+        assert lexical(without_keywords(user_id)) is None
+
+
+def lexical(user_id: str) -> object:
+    with tenant_transaction(user_id):
+        return MemoryVector.objects.values_list("lexical", flat=True).get()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_full_text_search_finds_what_was_written() -> None:
+    document = Document("doc", "notes", (Chunk("apples and pears", np.eye(1, 384, dtype=np.float32)[0]),))
+    with plain_tables(full_text=True) as conn:
+        write_plain(conn, benchmark_user("plain"), [document])
+        found = conn.execute("SELECT doc_id FROM memory_chunks WHERE words @@ to_tsquery('english', 'apple')")
+        assert found.fetchall() == [("doc",)]
+
+
 def test_ratio_is_the_median_of_pairs() -> None:
-    row = summary(Load(rows=30, batch=10, tenants=1, words=5), np.array([[1.0, 0.5], [1.0, 0.7], [10.0, 9.0]]))
+    load = Load(rows=30, batch=10, tenants=1, words=5)
+    row = summary(load, EVERYTHING, np.array([1.0, 1.0, 10.0]), np.array([0.5, 0.7, 9.0]))
     assert row["ratio"] == pytest.approx(0.7)
     assert row["rows_s"] == pytest.approx(30 / 12)
-    assert [target.ok for target in targets({**row, "rows_s": 2500.0})] == [True, True]
-    assert [target.ok for target in targets({**row, "ratio": 0.69})] == [False, False]
+    other = {**row, "write path": NO_KEYWORDS, "ratio": 0.69}
+    assert [target.ok for target in targets([{**row, "rows_s": 2500.0}, other])] == [True, False, True]
+    assert [target.ok for target in targets([row, other])] == [True, False, False]
 
 
 def test_arguments_must_be_positive() -> None:
