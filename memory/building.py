@@ -11,9 +11,10 @@ from uuid import UUID
 
 import numpy as np
 
+from memory import metrics
 from memory.lexical_column import lexical_column
 from memory.recipe import Recipe, configured
-from memory.rows import ChunkRow, seal_row
+from memory.rows import SEALS_PER_ROW, ChunkRow, seal_row
 from memory.scope import labels
 from memory.vectors import searchable
 
@@ -40,6 +41,7 @@ def build_rows(
     `recipe` is the one that the tenant's row records; without it the configured one, which a new tenant gets.
     """
     recipe = recipe or configured()
+    metrics.SEALS.inc(SEALS_PER_ROW * len(chunks))
     for chunk, original, turned in zip(chunks, originals, searchable(originals, user_hash, recipe), strict=True):
         yield seal_row(
             user_hash=user_hash,

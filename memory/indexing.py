@@ -22,6 +22,8 @@ from memory.security import UserHash
 from memory.vectors import as_embedding
 from memory.wire import binary_cursor, prepare_async
 
+ROWS_IN_FLIGHT = 100  # few enough that sealing and writing overlap, enough that statements cost little
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -235,6 +237,12 @@ def _delete_old(
 
 
 def _insert(cursor: psycopg.Cursor[Any], user_hash: str, sealed: Iterator[ChunkRow]) -> Iterator[UUID]:
-    while batch := list(islice(sealed, rows.ROWS_PER_STATEMENT)):
-        cursor.execute(rows.INSERT_CHUNKS, rows.insert_parameters(user_hash, batch))
-        yield from (chunk_id for (chunk_id,) in cursor.fetchall())
+    # In a pipeline: Postgres writes the rows of one statement while those of the next are being sealed.
+    cursor.executemany(rows.INSERT_CHUNKS, _statements(user_hash, sealed), returning=True)
+    for result in cursor.results():
+        yield from (chunk_id for (chunk_id,) in result)
+
+
+def _statements(user_hash: str, sealed: Iterator[ChunkRow]) -> Iterator[list[Any]]:
+    while batch := list(islice(sealed, ROWS_IN_FLIGHT)):
+        yield rows.insert_parameters(user_hash, batch)

@@ -20,6 +20,7 @@ from memory.sealed import JSONCodec, SealedBytes, TextCodec, VectorCodec
 from memory.security import UserHash, aad_for, seal
 
 ROWS_PER_STATEMENT = 500
+SEALS_PER_ROW = 3
 
 _text, _json, _vector = TextCodec(), JSONCodec(), VectorCodec()
 
@@ -97,9 +98,11 @@ def seal_row(
     created_at: datetime | None = None,
     updated_at: datetime | None = None,
 ) -> ChunkRow:
-    """Seal one chunk. `original` is the embedding as given, `searchable` its form in the index, both float32 (d,)."""
+    """Seal one chunk: SEALS_PER_ROW seals, which the caller counts.
+
+    `original` is the embedding as given, `searchable` its form in the index, both float32 (d,).
+    """
     aad = aad_for(user_hash)
-    metrics.SEALS.inc(3)
     return ChunkRow(
         doc_id=doc_id,
         source=source,

@@ -49,10 +49,12 @@ class TextCodec:
 class JSONCodec:
     """A JSON object (RFC 8259: no NaN, no infinity), compact, UTF-8. Raises TypeError for anything but a dict."""
 
+    _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
     def encode(self, value: Any) -> bytes:
         if not isinstance(value, dict):
             raise TypeError(f"A sealed object takes dict, not {type(value).__name__}.")
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+        return self._encoder.encode(value).encode("utf-8")
 
     def decode(self, data: bytes) -> Any:
         try:

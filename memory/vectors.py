@@ -28,7 +28,7 @@ def as_embedding(value: Sequence[float] | np.ndarray, field: str = "embedding") 
         raise InvalidDocument(field, f"must have exactly {settings.MEMORY_EMBEDDING_DIM} numbers.")
     if not np.isfinite(vector).all():
         raise InvalidDocument(field, "must be finite numbers.")
-    if not np.linalg.norm(vector.astype(np.float64)) > 0:
+    if not vector.any():
         raise InvalidDocument(field, "must not be the zero vector.")
     return vector
 

@@ -6,15 +6,20 @@ hot paths (indexing, retrieval) use this one, everything else the ORM.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from struct import Struct
 from typing import Any
 
+import numpy as np
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
 from pgvector.psycopg.sparsevec import register_sparsevec_info
-from pgvector.psycopg.vector import register_vector_info
+from pgvector.psycopg.vector import VectorBinaryDumper, register_vector_info
+from psycopg.abc import Buffer
 from psycopg.types import TypeInfo
 
 from memory.rls import open_user_hash
+
+_VECTOR_HEADER = Struct(">HH")  # dimensions, and 16 bits that are unused
 
 
 @contextmanager
@@ -45,7 +50,18 @@ def _knows_vectors(conn: psycopg.BaseConnection[Any]) -> bool:
     return conn.adapters.types.get("vector") is not None
 
 
+class _FloatsDumper(VectorBinaryDumper):
+    """A numpy vector in pgvector's binary form, in one step where the library takes five."""
+
+    def dump(self, obj: Any) -> Buffer | None:
+        if obj.ndim != 1:
+            return super().dump(obj)
+        return _VECTOR_HEADER.pack(len(obj), 0) + obj.astype(">f4").tobytes()
+
+
 def _register(conn: psycopg.BaseConnection[Any], vector: TypeInfo | None, sparsevec: TypeInfo | None) -> None:
     register_vector_info(conn, vector)
+    if vector is not None:
+        conn.adapters.register_dumper(np.ndarray, type("FloatsDumper", (_FloatsDumper,), {"oid": vector.oid}))
     if sparsevec is not None:
         register_sparsevec_info(conn, sparsevec)

@@ -96,8 +96,23 @@ def test_the_quick_path_for_ascii_finds_the_same_words(text):
 
 def test_threads_do_not_share_a_stemmer():
     seen = []
-    thread = threading.Thread(target=lambda: seen.append(analysis._stemmers.get("english")))
+    thread = threading.Thread(target=lambda: seen.append(analysis._vocabularies.get("english")))
     thread.start()
     thread.join()
     assert seen[0] is not None
-    assert seen[0] is not analysis._stemmers.get("english")
+    assert seen[0] is not analysis._vocabularies.get("english")
+
+
+def test_the_vocabulary_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analysis, "MAX_VOCABULARY", 3)
+    vocabulary = analysis._Vocabulary("english")
+    assert [vocabulary[word] for word in ("apples", "the", "trains", "pears", "apples")] == [
+        "appl",
+        None,
+        "train",
+        "pear",
+        "appl",
+    ]
+    assert len(vocabulary) <= 3
+    assert vocabulary["x" * 1000] == "x" * analysis.MAX_TERM_CHARS
+    assert max(map(len, vocabulary)) <= analysis.MAX_TERM_CHARS

@@ -59,7 +59,7 @@ class TestIndexing:
         assert tenant.user_id == ALICE and tenant.user_hash == hmac_user(ALICE)
 
     def test_more_rows_than_one_statement_takes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(indexing.rows, "ROWS_PER_STATEMENT", 7)
+        monkeypatch.setattr(indexing, "ROWS_IN_FLIGHT", 7)
         ids = remember(ALICE, "doc", *(f"text {number}" for number in range(20)))
         assert len(ids) == 20 and ids == sorted(ids)
         assert counts() == (20, 20, 20)
@@ -111,7 +111,7 @@ class TestNothingIsHalfWritten:
 
     def test_a_failure_in_the_middle_leaves_the_old_document(self, monkeypatch: pytest.MonkeyPatch) -> None:
         remember(ALICE, "doc", "old one", "old two")
-        monkeypatch.setattr(indexing.rows, "ROWS_PER_STATEMENT", 1)
+        monkeypatch.setattr(indexing, "ROWS_IN_FLIGHT", 1)
         monkeypatch.setattr(indexing, "count_chunks", _fail)
         with pytest.raises(RuntimeError, match="power cut"):
             remember(ALICE, "doc", "new")

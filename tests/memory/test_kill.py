@@ -28,7 +28,7 @@ def stand_still(*args):
 
 step = sys.argv[1]
 if step == "between statements":
-    indexing.rows.ROWS_PER_STATEMENT = 1
+    indexing.ROWS_IN_FLIGHT = 1
     real, calls = indexing.rows.insert_parameters, []
     def third_stands_still(*args):
         calls.append(1)
