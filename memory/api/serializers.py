@@ -3,6 +3,7 @@
 import uuid
 from typing import Any
 
+from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -78,6 +79,10 @@ class BatchInput(StrictSerializer):
     documents = BoundedList(child=DocumentInput(), limit="MEMORY_MAX_BATCH")
 
     def validate_documents(self, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        limit = settings.MEMORY_MAX_CHUNKS
+        # Else a hundred documents of a thousand letters each, 400 KB in all, would be 100,000 rows to embed and seal.
+        if sum(len(document.get("chunks", ())) for document in documents) > limit:
+            raise serializers.ValidationError(f"Together these have more than {limit} chunks.", code="too_large")
         seen: set[str] = set()
         for index, document in enumerate(documents):
             doc_id = document.get("doc_id")

@@ -247,6 +247,7 @@ def test_ten_thousand_documents_are_413_naming_the_list(client: Client) -> None:
 def test_other_sizes_are_413_naming_the_field(client: Client, settings: Any) -> None:
     settings.MEMORY_MAX_CHUNKS = 2
     assert refused(client, INDEX, {"chunks": ["a"] * 3}, 413) == ["chunks"]
+    assert refused(client, INDEX, {"documents": [{"chunks": ["a", "b"]}, {"chunks": ["c"]}]}, 413) == ["documents"]
     assert refused(client, INDEX, {"text": "a", "metadata": {"k": "v" * 20_000}}, 413) == ["metadata"]
     assert refused(client, INDEX, {"text": "a", "doc_id": "d" * 513}, 413) == ["doc_id"]
     assert refused(client, INDEX, {"text": "a", "source": "s" * 256}, 413) == ["source"]
