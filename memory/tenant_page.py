@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 PAGE_ROWS = 100
+LAST_PAGE = 10**9
 PREFIX = 8
 HEADERS = ["tenant", "chunks", "encryption key", "HMAC key", "since"]
 
@@ -20,7 +21,7 @@ def tenants(request: HttpRequest) -> HttpResponse:
     """The largest tenants, a hundred a page."""
     if not request.user.has_perm("memory.view_tenant"):
         raise PermissionDenied
-    page = max(1, int(given)) if (given := request.GET.get("page", "1")).isdigit() else 1
+    page = _page(request.GET.get("page", ""))
     total, rows = _census(page)
     context = {
         **admin.site.each_context(request),
@@ -31,6 +32,12 @@ def tenants(request: HttpRequest) -> HttpResponse:
         "next": page + 1 if page * PAGE_ROWS < total else 0,
     }
     return TemplateResponse(request, "memory/admin_tenants.html", context)
+
+
+def _page(given: str) -> int:
+    """A page number from 1 that an OFFSET can hold; anything else is the first page."""
+    # isdecimal, not isdigit: int() refuses "²". Nine digits first, for int() refuses thousands of them.
+    return max(1, min(int(given[:10]), LAST_PAGE)) if given.isdecimal() else 1
 
 
 def _census(page: int) -> tuple[int, list[tuple[Any, ...]]]:

@@ -26,6 +26,9 @@ SECRET_KEY = env.str("SECRET_KEY", default="")
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
+# Debug pages show settings; this hides those that hold a URL with a password as well as Django's own list.
+DEFAULT_EXCEPTION_REPORTER_FILTER = "project.debug_pages.ReporterFilter"
+
 INSTALLED_APPS = [
     "unfold",
     "django.contrib.admin",
