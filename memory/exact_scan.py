@@ -24,9 +24,17 @@ _NEIGHBOURS = """
     )"""
 
 # From `best` to the columns of memory.retrieval.Candidate; nothing when a reindex has just changed what to ask.
+# While the statistics do not know a new tenant, the planner takes it for a single row, and would run whole steps again
+# for every row there is. So every step that others read is materialised, the rows are fetched one by one (OFFSET 0
+# keeps that from being turned around), and both unique keys are named, whichever of the two indexes it takes.
 BEST_ROWS = """SELECT c.id, c.doc_id, c.source, c.chunk_index, c.enc_key_id, c.text_cipher, c.meta_cipher,
            c.created_at, best.score, best.dense, best.lexical, coalesce(best.neighbours, 0)
-    FROM best JOIN memory_chunks c ON c.user_hash = %(user_hash)s AND c.id = best.id
+    FROM best CROSS JOIN LATERAL (
+        SELECT * FROM memory_chunks c
+        WHERE c.user_hash = %(user_hash)s AND c.id = best.id
+            AND c.doc_id = best.doc_id AND c.chunk_index = best.chunk_index
+        OFFSET 0
+    ) c
     WHERE (SELECT recipe FROM tenants WHERE user_hash = %(user_hash)s) = ANY (ARRAY[%(recipe)s::text, ''])
     ORDER BY best.score DESC, best.id"""
 
@@ -51,10 +59,10 @@ def fused(scanned: str, terms: dict[str, int]) -> str:
         return f"fused AS (SELECT *, 0::float8 AS lexical, %(dense_weight)s::float8 * dense AS base FROM {scanned})"  # noqa: S608
     idfs = ", ".join(_IDF.format(term=term) for term in terms)
     bm25 = " + ".join(f"coalesce({term}, 0) * {term}_idf" for term in terms)
-    return f"""idf AS (SELECT {idfs} FROM {scanned}
+    return f"""idf AS MATERIALIZED (SELECT {idfs} FROM {scanned}
     ), weighed AS MATERIALIZED (
         SELECT id, doc_id, chunk_index, dense, {bm25} AS bm25 FROM {scanned}, idf
-    ), scale AS (SELECT coalesce(1 / nullif(max(bm25), 0), 0) AS scale FROM weighed
+    ), scale AS MATERIALIZED (SELECT coalesce(1 / nullif(max(bm25), 0), 0) AS scale FROM weighed
     ), fused AS (
         SELECT id, doc_id, chunk_index, dense, bm25 * scale AS lexical,
                %(dense_weight)s::float8 * dense + %(lexical_weight)s::float8 * bm25 * scale AS base
@@ -65,9 +73,11 @@ def fused(scanned: str, terms: dict[str, int]) -> str:
 def best(question: Question) -> str:
     """Steps from `fused` to the sealed rows of the best: neighbours join in, `limit` rows are kept and fetched."""
     neighbours = _NEIGHBOURS if question.weights.neighbour else " 0::float8"
-    return f"""beside AS (SELECT id, dense, lexical, base, {neighbours} AS neighbours FROM fused
-    ), best AS (
-        SELECT id, dense, lexical, neighbours, base + %(neighbour_weight)s::float8 * coalesce(neighbours, 0) AS score
+    return f"""beside AS (
+        SELECT id, doc_id, chunk_index, dense, lexical, base, {neighbours} AS neighbours FROM fused
+    ), best AS MATERIALIZED (
+        SELECT id, doc_id, chunk_index, dense, lexical, neighbours,
+               base + %(neighbour_weight)s::float8 * coalesce(neighbours, 0) AS score
         FROM beside
         ORDER BY score DESC, id
         LIMIT %(limit)s

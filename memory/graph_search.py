@@ -99,7 +99,7 @@ def rescored(question: Question, idfs: Mapping[int, float], ids: set[UUID]) -> S
         SELECT v.id, v.doc_id, v.chunk_index, {scores}
         FROM memory_vectors v
         WHERE v.user_hash = %(user_hash)s AND v.id = ANY (%(ids)b::uuid[]){conditions}
-    ), scale AS (SELECT coalesce(1 / nullif(max(bm25), 0), 0) AS scale FROM reached
+    ), scale AS MATERIALIZED (SELECT coalesce(1 / nullif(max(bm25), 0), 0) AS scale FROM reached
     ), promising AS MATERIALIZED (
         SELECT id, doc_id, chunk_index, dense, bm25 * scale AS lexical,
                %(dense_weight)s::float8 * dense + %(lexical_weight)s::float8 * bm25 * scale AS base
@@ -109,17 +109,24 @@ def rescored(question: Question, idfs: Mapping[int, float], ids: set[UUID]) -> S
     ), beside AS (
         SELECT p.id AS beside_id, v.id, {scores}
         FROM promising p
-        JOIN memory_chunks c ON c.user_hash = %(user_hash)s AND c.doc_id = p.doc_id
-            AND c.chunk_index = ANY (ARRAY[p.chunk_index - 1, p.chunk_index + 1])
-        JOIN memory_vectors v ON v.user_hash = %(user_hash)s AND v.id = c.id{conditions}
+        CROSS JOIN LATERAL (
+            SELECT id FROM memory_chunks c
+            WHERE c.user_hash = %(user_hash)s AND c.doc_id = p.doc_id
+                AND c.chunk_index = ANY (ARRAY[p.chunk_index - 1, p.chunk_index + 1])
+            OFFSET 0
+        ) c
+        CROSS JOIN LATERAL (
+            SELECT * FROM memory_vectors v WHERE v.user_hash = %(user_hash)s AND v.id = c.id{conditions} OFFSET 0
+        ) v
         WHERE %(neighbour_weight)s::float8 <> 0
-    ), neighbours AS (
+    ), neighbours AS MATERIALIZED (
         SELECT beside_id,
                avg(%(dense_weight)s::float8 * dense + %(lexical_weight)s::float8 * bm25 * scale) AS neighbours
         FROM beside, scale
         GROUP BY beside_id
-    ), best AS (
-        SELECT p.id, dense, lexical, neighbours, base + %(neighbour_weight)s::float8 * coalesce(neighbours, 0) AS score
+    ), best AS MATERIALIZED (
+        SELECT p.id, doc_id, chunk_index, dense, lexical, neighbours,
+               base + %(neighbour_weight)s::float8 * coalesce(neighbours, 0) AS score
         FROM promising p LEFT JOIN neighbours ON beside_id = p.id
         ORDER BY score DESC, id
         LIMIT %(limit)s

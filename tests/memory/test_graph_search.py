@@ -10,7 +10,7 @@ from django.db import connection, connections
 
 from memory.asking import Question, question
 from memory.exact_scan import exact_scan
-from memory.graph_search import holding, nearest, pinned
+from memory.graph_search import holding, nearest, pinned, rescored
 from memory.growing import move
 from memory.indexing import Chunk, Document, index_documents
 from memory.models import MemoryTerm, MemoryVector
@@ -18,6 +18,7 @@ from memory.rls import tenant_transaction
 from memory.scope import Scope
 from memory.tiers import GRAPH_INDEX
 from memory.wire import binary_cursor
+from project.database.roles import as_owner
 from tests.memory.brute_force import fused
 from tests.memory.test_hybrid_search import found, made_documents, store
 from tests.memory.waiting import in_thread, wait_until_one_waits
@@ -239,6 +240,37 @@ def test_the_exact_scan_reads_the_tenant_and_never_the_graph(rng):
     assert "memory_vectors_pkey" in plan or "memory_vectors_tail" in plan
     assert GRAPH_INDEX not in plan
     assert f"user_hash = '{user_hash}'" in plan
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("boundary", [1000, 100])
+def test_no_step_is_repeated_for_a_tenant_that_the_statistics_do_not_know(settings, rng, boundary):
+    settings.MEMORY_EXACT_SCAN_MAX = boundary
+    store(MALLORY, made_documents(rng, [1] * 200))
+    with as_owner() as owner, owner.cursor() as cursor:
+        for table in ("tenants", "memory_chunks", "memory_vectors"):
+            cursor.execute(f"ANALYZE {table}")
+    outgrown_tenant(rng, sizes=(3,) * 150)
+    with tenant_transaction(ALICE) as user_hash, binary_cursor() as cursor:
+        ask = asked(user_hash, rng.normal(size=384))
+        if boundary == 1000:
+            statement = exact_scan(ask)
+        else:
+            ids = set(MemoryVector.objects.values_list("id", flat=True)[:300])
+            statement = rescored(ask, dict.fromkeys(ask.terms, 1.0), ids)
+        cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement[0], statement[1])
+        ((plans,),) = cursor.fetchall()
+    # Once a candidate, or once a neighbour of the promising 72; never once a row, but for looking at one made value.
+    steps = [node for node in nodes(plans[0]["Plan"]) if node["Node Type"] != "CTE Scan"]
+    assert max(node["Actual Loops"] for node in steps) <= 2 * 72
+    assert all(node["Actual Rows"] <= 1 for node in nodes(plans[0]["Plan"]) if node["Actual Loops"] > 2 * 72)
+    assert max(node.get("Rows Removed by Filter", 0) for node in nodes(plans[0]["Plan"])) < 72
+
+
+def nodes(plan):
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
 
 
 def explained(cursor, statement):
