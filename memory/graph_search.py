@@ -43,8 +43,10 @@ def graph_candidates(cursor: psycopg.Cursor[Any], question: Question, chunk_coun
     near = _near(cursor, question)
     frequencies = _document_frequencies(cursor, question, in_tail)
     idfs = query_vector(question.terms, frequencies, chunk_count)
-    cursor.execute(*rescored(question, idfs, tail | near | _holding(cursor, question, idfs)))
-    return cursor.fetchall()
+    ids = tail | near | _holding(cursor, question, idfs)
+    with pinned(cursor):
+        cursor.execute(*rescored(question, idfs, ids))
+        return cursor.fetchall()
 
 
 def nearest(question: Question) -> Statement:
@@ -113,7 +115,7 @@ def rescored(question: Question, idfs: Mapping[int, float], ids: set[UUID]) -> S
             SELECT id FROM memory_chunks c
             WHERE c.user_hash = %(user_hash)s AND c.doc_id = p.doc_id
                 AND c.chunk_index = ANY (ARRAY[p.chunk_index - 1, p.chunk_index + 1])
-            OFFSET 0
+            ORDER BY c.chunk_index LIMIT 2 -- an order that the index of documents has, and with sorting off no other
         ) c
         CROSS JOIN LATERAL (
             SELECT * FROM memory_vectors v WHERE v.user_hash = %(user_hash)s AND v.id = c.id{conditions} OFFSET 0
