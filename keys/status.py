@@ -11,7 +11,7 @@ from typing import Any
 from django.db.models import QuerySet
 
 from keys import heartbeat, leases, nonces
-from keys.keyring import ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED, HMAC_KEYS_ACCEPTED, Keyring, get_keyring
+from keys.keyring import ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED, HMAC_KEY, HMAC_KEYS_ACCEPTED, Keyring, get_keyring
 from keys.models import KeyRecord, ProcessHeartbeat, Purpose, RotationRun
 from keys.runs import LEASE
 from keys.sources import KeyCount, source
@@ -73,7 +73,8 @@ def key_report() -> KeyReport:
         *_hmac_facts(keyring, processes),
     ]
     run = RotationRun.objects.filter(kind=Purpose.ENCRYPTION).first()
-    judge = _Judge(keyring, keys, processes, run, leases.is_held(LEASE))
+    hmac_run = RotationRun.objects.filter(kind=Purpose.HMAC).first()
+    judge = _Judge(keyring, keys, processes, run, hmac_run, leases.is_held(LEASE))
     return KeyReport(
         keys=keys,
         processes=[_process_facts(process) for process in processes],
@@ -160,6 +161,7 @@ class _Judge:
     keys: list[KeyFacts]
     processes: list[ProcessHeartbeat]
     run: RotationRun | None
+    hmac_run: RotationRun | None
     lease_held: bool
 
     def attention(self) -> Iterator[str]:
@@ -167,7 +169,8 @@ class _Judge:
             yield from self._attention_to(key)
         for process in self.processes:
             yield from self._attention_to_process(process)
-        yield from self._attention_to_run()
+        yield from self._attention_to_run(self.run, "rotate_encryption_key")
+        yield from self._attention_to_run(self.hmac_run, "rotate_hmac_key")
 
     def next_steps(self) -> Iterator[str]:
         sealing = self.keyring.sealing.key_id
@@ -176,11 +179,14 @@ class _Judge:
             yield self._advice(key)
         for key in self._encryption(UNKNOWN):
             yield f"Put {key.key_id} back into {ENCRYPTION_KEYS_ACCEPTED}: {key.row_count:,} rows need it."
-        if not self._encryption(ACCEPTED) and not self._encryption(UNKNOWN):
+        for key in self._hmac(ACCEPTED):
+            yield self._hmac_advice(key)
+        if not any(key.state in (ACCEPTED, UNKNOWN) for key in self.keys):
             yield "Nothing to do. For the next rotation: manage.py generate_keys --next."
 
     def removable(self) -> list[str]:
-        return [key.key_id for key in self._encryption(ACCEPTED) if self._is_leaving(key) and self._may_leave(key)]
+        encryption = [key for key in self._encryption(ACCEPTED) if self._is_leaving(key) and self._may_leave(key)]
+        return [key.key_id for key in (*encryption, *filter(self._hmac_may_leave, self._hmac(ACCEPTED)))]
 
     # --- One key ----------------------------------------------------------------------------------------------------
     def _attention_to(self, key: KeyFacts) -> Iterator[str]:
@@ -232,8 +238,41 @@ class _Judge:
             and all(process.sealing_key_id == run.to_key_id for process in self.processes)
         )
 
+    def _hmac_advice(self, key: KeyFacts) -> str:
+        if key.tenants:
+            return f"Keep {key.key_id}: {key.tenants:,} users are still known under it."
+        if self._hmac_may_leave(key):
+            return f"{key.key_id} may be removed from {HMAC_KEYS_ACCEPTED}: every user was moved and verified."
+        if self.hmac_run is not None and key.key_id in self.hmac_run.from_key_ids:
+            return f"Keep {key.key_id} until manage.py rotate_hmac_key has moved and verified every user."
+        blind = [str(process) for process in self.processes if not _holds(process, key)]
+        if blind:
+            return f"Do not make {key.key_id} the HMAC key yet: {', '.join(blind)} would not find users under it."
+        return (
+            f"{key.key_id} is a coming HMAC key and every live process holds it ({len(self.processes)}): it is safe to"
+            f" make it {HMAC_KEY}, with {self.keyring.hmac_current.key_id} in {HMAC_KEYS_ACCEPTED}."
+        )
+
+    def _hmac_may_leave(self, key: KeyFacts) -> bool:
+        run, current = self.hmac_run, self.keyring.hmac_current.key_id
+        return (
+            not key.tenants
+            and run is not None
+            and key.key_id in run.from_key_ids
+            and run.state == RotationRun.State.FINISHED
+            and run.verified
+            and run.to_key_id == current
+            and all(process.hmac_current_key_id == current for process in self.processes)
+        )
+
     def _encryption(self, state: str) -> list[KeyFacts]:
-        return [key for key in self.keys if key.purpose == Purpose.ENCRYPTION and key.state == state]
+        return self._under(Purpose.ENCRYPTION, state)
+
+    def _hmac(self, state: str) -> list[KeyFacts]:
+        return self._under(Purpose.HMAC, state)
+
+    def _under(self, purpose: Purpose, state: str) -> list[KeyFacts]:
+        return [key for key in self.keys if key.purpose == purpose and key.state == state]
 
     # --- Processes and the run --------------------------------------------------------------------------------------
     def _attention_to_process(self, process: ProcessHeartbeat) -> Iterator[str]:
@@ -242,17 +281,21 @@ class _Judge:
                 f"{process} seals under {process.sealing_key_id}, this process under {self.keyring.sealing.key_id}:"
                 " give every process the same keys."
             )
+        if process.hmac_current_key_id != self.keyring.hmac_current.key_id:
+            yield (
+                f"{process} makes new users under {process.hmac_current_key_id}, this process under"
+                f" {self.keyring.hmac_current.key_id}: give every process the same keys."
+            )
 
-    def _attention_to_run(self) -> Iterator[str]:
-        run = self.run
+    def _attention_to_run(self, run: RotationRun | None, command: str) -> Iterator[str]:
         if run is None:
             return
         if run.state == RotationRun.State.FAILED:
             yield f"The last rotation failed: {run.message}"
         elif run.state == RotationRun.State.INTERRUPTED:
-            yield "A rotation was interrupted: run manage.py rotate_encryption_key to go on."
+            yield f"A rotation was interrupted: run manage.py {command} to go on."
         elif run.state == RotationRun.State.RUNNING and not self.lease_held:
-            yield "A rotation stopped without a word: run manage.py rotate_encryption_key to go on."
+            yield f"A rotation stopped without a word: run manage.py {command} to go on."
 
 
 def _holds(process: ProcessHeartbeat, key: KeyFacts) -> bool:

@@ -82,9 +82,9 @@ def refuse_blind_processes(planned: Plan) -> None:
     blind = outlast(lambda: heartbeat.lacking(hmac=[planned.to_key_id, *planned.from_key_ids]))
     if blind:
         raise RotationRefused(
-            f"Some processes would not find users under both keys: {_named(blind)}. Give them {planned.to_key_id} as"
-            f" {HMAC_KEY} and {', '.join(planned.from_key_ids) or 'the old key'} in {HMAC_KEYS_ACCEPTED}, and restart"
-            " them; a process that is gone is forgotten after a minute."
+            f"Some processes would not find users under both keys: {_named(blind)}. They need"
+            f" {', '.join([planned.to_key_id, *planned.from_key_ids])}: add what they lack to their"
+            f" {HMAC_KEYS_ACCEPTED} and restart them; a process that is gone is forgotten after a minute."
         )
     others = outlast(lambda: [each for each in heartbeat.live_processes() if _hashes_otherwise(each, planned)])
     if others:

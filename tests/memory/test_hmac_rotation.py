@@ -3,7 +3,7 @@
 import io
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -18,8 +18,9 @@ from django.test import override_settings
 from keys import heartbeat, leases, steps
 from keys.exceptions import LeaseTaken, MissingKeys, RotationRefused
 from keys.generation import generate_key
-from keys.keyring import get_keyring, parse_key
+from keys.keyring import HMAC_KEY, HMAC_KEYS_ACCEPTED, get_keyring, parse_key
 from keys.models import KeyRecord, Lease, ProcessHeartbeat, Purpose, RotationRun
+from keys.status import key_report
 from memory import hmac_rotation, moving
 from memory.erasure import delete_document, erase_user
 from memory.hmac_rotation import plan, rotate
@@ -409,6 +410,32 @@ class TestFaults:
                 assert_served(user_id)
 
 
+class TestKeyStatus:
+    def test_says_at_every_stage_what_is_safe(self) -> None:
+        store_all()
+        old, new = settings.MEMORY_TENANT_HMAC_KEY, generate_key()
+        old_id, new_id = parse_key(old).key_id, parse_key(new).key_id
+        with override_settings(MEMORY_TENANT_HMAC_KEYS_ACCEPTED=[new]):
+            serving(hmac_key_ids=[old_id])
+            assert any(f"Do not make {new_id} the HMAC key yet: wsgi web:1" in step for step in key_report().next_steps)
+            ProcessHeartbeat.objects.update(hmac_key_ids=[old_id, new_id])
+            assert any(f"safe to make it {HMAC_KEY}, with {old_id}" in step for step in key_report().next_steps)
+            assert key_report().attention == []
+        with promoted(new):
+            assert any("wsgi web:1 makes new users under" in each for each in key_report().attention)
+            ProcessHeartbeat.objects.update(hmac_current_key_id=new_id)
+            assert any(f"Keep {old_id}: 2 users" in step for step in key_report().next_steps)
+            assert any("run manage.py rotate_hmac_key" in each for each in key_report().attention)
+            assert key_report().removable == []
+            with observing(interrupt_when("window copied")), pytest.raises(KeyboardInterrupt):
+                run()
+            assert any("interrupted: run manage.py rotate_hmac_key" in each for each in key_report().attention)
+            assert key_report().removable == []
+            run()
+            assert (key_report().attention, key_report().removable) == ([], [old_id])
+            assert any(f"{old_id} may be removed from {HMAC_KEYS_ACCEPTED}" in step for step in key_report().next_steps)
+
+
 class TestCommand:
     def test_moves_and_says_what_may_be_removed(self) -> None:
         store_all()
@@ -443,6 +470,14 @@ class TestCommand:
                 assert run().verified
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def interrupt_when(wanted: str) -> Callable[[str], None]:
+    def interrupt(step: str) -> None:
+        if step == wanted:
+            raise KeyboardInterrupt
+
+    return interrupt
 
 
 def stored() -> dict[str, tuple[bytes, ...]]:
