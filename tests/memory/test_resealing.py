@@ -7,9 +7,11 @@ from datetime import timedelta
 from io import StringIO
 
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.db.models.functions import Now
+from django.test import override_settings
 
 from keys import heartbeat, nonces, steps
 from keys.exceptions import LeaseTaken, MissingKeys, RotationRefused
@@ -236,6 +238,26 @@ def test_a_writer_on_every_row_while_it_rotates() -> None:
         steps.observer = write
         assert run().verified
         assert len(written) == 6
+        assert_only_opens_with(new, old)
+        assert_all_readable()
+
+
+def test_rows_that_a_process_with_the_old_key_writes_behind_the_cursor_are_visited_again() -> None:
+    store_all()
+    old_value = settings.MEMORY_ENCRYPTION_KEY
+    with promoted() as (old, new):
+        new_value = settings.MEMORY_ENCRYPTION_KEY
+        written: list[str] = []
+
+        def write(step: str) -> None:
+            if step in ("re-sealing pass ended", "verifying pass ended") and step not in written:
+                written.append(step)
+                with override_settings(MEMORY_ENCRYPTION_KEY=old_value, MEMORY_ENCRYPTION_KEYS_ACCEPTED=[new_value]):
+                    store("person:1", 1, 2)
+
+        steps.observer = write
+        assert run().verified
+        assert len(written) == 2
         assert_only_opens_with(new, old)
         assert_all_readable()
 
