@@ -1,17 +1,14 @@
 """A process killed in the middle of an index call: all of the document or none of it."""
 
-import os
 import signal
 import subprocess
 import sys
-from typing import Any
 
 import pytest
-from django.db import connections
-from psycopg.conninfo import make_conninfo
 
 from memory.models import MemoryChunk, MemoryVector, Tenant
 from memory.rls import tenant_transaction
+from tests.children import child_environment
 from tests.factories import ALICE, recall, remember, texts
 
 # Stands still at the step named on its command line, says so, and waits to be killed there.
@@ -42,25 +39,14 @@ remember("person:1", "doc", "new one", "new two", "new three", "new four")
 """
 
 
-def environment(settings: Any) -> dict[str, str]:
-    url = make_conninfo(**connections["default"].parameters_of("app"))  # type: ignore[attr-defined]
-    return {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "project.settings",
-        "DATABASE_URL": url,
-        "MEMORY_ENCRYPTION_KEY": settings.MEMORY_ENCRYPTION_KEY,
-        "MEMORY_TENANT_HMAC_KEY": settings.MEMORY_TENANT_HMAC_KEY,
-    }
-
-
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("before", [[], ["old one", "old two"]], ids=["first write", "replacing"])
 @pytest.mark.parametrize("step", ["before the delete", "between statements", "before commit"])
-def test_killed_in_the_middle(settings: Any, step: str, before: list[str]) -> None:
+def test_killed_in_the_middle(step: str, before: list[str]) -> None:
     if before:
         remember(ALICE, "doc", *before)
     command = [sys.executable, "-c", CHILD, step]
-    with subprocess.Popen(command, env=environment(settings), stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(command, env=child_environment(), stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout
         assert child.stdout.readline() == "here\n"
         child.send_signal(signal.SIGKILL)
