@@ -16,12 +16,13 @@ class BruteForce:
     def __init__(self, vectors: np.ndarray, texts: Sequence[str], turns: int) -> None:
         self._vectors = vectors.astype(np.float64)
         self._documents = np.arange(len(vectors)) // turns
-        self._postings: dict[str, list[tuple[int, float]]] = {}
+        postings: dict[str, list[tuple[int, float]]] = {}
         for row, text in enumerate(texts):
             terms = analyse(text)
             floor = K1 * (1 - B + B * len(terms) / AVERAGE_LENGTH)
             for term, count in Counter(terms).items():
-                self._postings.setdefault(term, []).append((row, count * (K1 + 1) / (count + floor)))
+                postings.setdefault(term, []).append((row, count * (K1 + 1) / (count + floor)))
+        self._postings = {term: np.array(found) for term, found in postings.items()}
 
     def best(self, query: str, vector: np.ndarray, weights: Weights, limit: int) -> list[int]:
         """The `limit` best rows by the fused score, best first."""
@@ -36,10 +37,9 @@ class BruteForce:
     def _bm25(self, query: str) -> np.ndarray:
         scores = np.zeros(len(self._vectors))
         for term in set(analyse(query)):
-            postings = self._postings.get(term, [])
-            idf = inverse_document_frequency(len(postings), len(scores))
-            for row, weight in postings:
-                scores[row] += idf * weight
+            if (postings := self._postings.get(term)) is not None:
+                idf = inverse_document_frequency(len(postings), len(scores))
+                scores[postings[:, 0].astype(int)] += idf * postings[:, 1]
         return scores
 
     def _beside(self, base: np.ndarray) -> np.ndarray:

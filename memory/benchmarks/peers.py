@@ -82,18 +82,23 @@ class ChromaFiltered:
 
     def __init__(self, dim: int, folder: Path) -> None:
         self._collection = _chroma_collection(_chroma(folder), "all")
+        self._waiting: list[tuple[int, np.ndarray]] = []
 
     def add(self, tenant: int, vectors: np.ndarray) -> None:
-        for first in range(0, len(vectors), CHROMA_BATCH):
-            part = vectors[first : first + CHROMA_BATCH]
-            self._collection.add(
-                ids=[f"{tenant}-{first + i}" for i in range(len(part))],
-                embeddings=part,
-                metadatas=[{"tenant": tenant}] * len(part),
-            )
+        self._waiting.append((tenant, vectors))
 
     def ready(self) -> None:
-        pass
+        # In full batches: a call for each small tenant takes longer than its rows.
+        flat = np.concatenate([vectors for _, vectors in self._waiting])
+        rows = [(tenant, row) for tenant, vectors in self._waiting for row in range(len(vectors))]
+        for first in range(0, len(rows), CHROMA_BATCH):
+            part = rows[first : first + CHROMA_BATCH]
+            self._collection.add(
+                ids=[f"{tenant}-{row}" for tenant, row in part],
+                embeddings=flat[first : first + CHROMA_BATCH],
+                metadatas=[{"tenant": tenant} for tenant, _ in part],
+            )
+        self._waiting = []
 
     def search(self, tenant: int, vector: np.ndarray, limit: int) -> list[int]:
         found = self._collection.query(query_embeddings=[vector], n_results=limit, where={"tenant": tenant}, include=[])
