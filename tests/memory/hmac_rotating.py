@@ -14,7 +14,7 @@ from keys.keyring import Key, get_keyring, parse_key
 from memory.models import MemoryChunk, Tenant
 from memory.rls import tenant_transaction
 from memory.security import user_hashes
-from tests.memory.memories import ALICE, BOB, recall, remember, texts
+from tests.factories import ALICE, BOB, recall, remember, texts
 
 SMALL, LARGE = ALICE, BOB
 BATCH = 3

@@ -31,6 +31,7 @@ from memory.retrieval import query_memories
 from memory.rls import tenant_transaction
 from memory.security import user_hashes
 from project import embedded_postgres
+from tests.factories import recall, remember, texts, vector_of
 from tests.memory.hmac_rotating import (
     BATCH,
     LARGE,
@@ -46,7 +47,6 @@ from tests.memory.hmac_rotating import (
     store_all,
     tenant_facts,
 )
-from tests.memory.memories import recall, remember, text_vector, texts
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -362,7 +362,7 @@ class TestFaults:
             assert failed.state == "failed"
             assert {each["row"] for each in failed.failures} == {stays[:8], row_id}
             assert hashes_in_rows() == {stays, str(user_hashes(other)[0])}
-            found = query_memories(user_id=user_id, query="x", embedding=text_vector("x"), top_k=50)
+            found = query_memories(user_id=user_id, query="x", embedding=vector_of("x"), top_k=50)
             assert (len(found.matches), found.integrity_failures) == (len(MEMORIES[user_id]) - 1, 1)
             delete_document(user_id=user_id, doc_id="doc-1")
             assert run().verified

@@ -11,6 +11,7 @@ from keys.models import Lease, RotationRun
 from memory.hmac_rotation import rotate
 from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
+from tests.factories import remember
 from tests.memory.hmac_rotating import (
     BATCH,
     LARGE,
@@ -24,7 +25,6 @@ from tests.memory.hmac_rotating import (
     store_all,
     tenant_facts,
 )
-from tests.memory.memories import remember
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -14,8 +14,8 @@ from memory.integrity import COLUMNS, COUNT, KNOWN_TWICE, ORPHANS, UNKNOWN_KEY, 
 from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
 from memory.security import user_hashes
+from tests.factories import ALICE, BOB, remember
 from tests.memory.hmac_rotating import promoted
-from tests.memory.memories import ALICE, BOB, remember
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

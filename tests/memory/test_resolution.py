@@ -21,7 +21,7 @@ from memory.resolution import resolution
 from memory.rls import set_rls_context, tenant_transaction
 from memory.rows import CREATE_TENANT, tenant_parameters
 from memory.security import UserHash, user_hashes
-from tests.memory.memories import ALICE, BOB, key, recall, remember, text_vector, texts
+from tests.factories import ALICE, BOB, key, recall, remember, texts, vector_of
 
 OLD, NEW = key(), key()
 
@@ -191,7 +191,7 @@ class TestTwoProcesses:
             async with conn:
                 async with set_rls_context(conn, user_id) as user_hash:
                     seen.append(user_hash)
-                await index_memory_chunk(conn, user_id, "letters", "", "Gemini", text_vector("Gemini"), {})
+                await index_memory_chunk(conn, user_id, "letters", "", "Gemini", vector_of("Gemini"), {})
 
         async_to_sync(write)(ALICE)
         async_to_sync(write)(BOB)
