@@ -15,6 +15,8 @@ from memory.exceptions import InvalidUserId, SealedMemoryError
 from memory.security import validate_user_id
 
 USER_HEADER = "X-Memory-User"
+# The users of benchmark commands, which erase them again: no service may own this namespace.
+BENCHMARK_NAMESPACE = "benchmark"
 
 
 class IdentityError(SealedMemoryError):

@@ -16,6 +16,8 @@ from knox.crypto import hash_token
 from knox.models import AbstractAuthToken, AuthTokenManager
 from knox.settings import CONSTANTS
 
+from memory.identity import BENCHMARK_NAMESPACE
+
 LAST_USED_RESOLUTION = timedelta(minutes=1)
 ACT_FOR_USERS = "act_for_users"
 
@@ -98,6 +100,8 @@ class ServiceAccount(models.Model):
     def clean(self) -> None:
         if self.user_id and (self.user.is_staff or self.user.is_superuser):
             raise ValidationError({"user": "A service's account is neither staff nor superuser."})
+        if self.namespace == BENCHMARK_NAMESPACE:
+            raise ValidationError({"namespace": "This namespace belongs to the benchmark commands, which erase it."})
 
     @property
     def may_act_for_users(self) -> bool:

@@ -4,14 +4,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from memory.erasure import erase_user
-
-# A namespace that belongs to the benchmarks: no service token should be issued for it.
-NAMESPACE = "benchmark"
+from memory.identity import BENCHMARK_NAMESPACE
 
 
 def benchmark_user(name: int | str) -> str:
     """The canonical id of a throw-away user, `service:benchmark:<name>`."""
-    return f"service:{NAMESPACE}:{name}"
+    return f"service:{BENCHMARK_NAMESPACE}:{name}"
 
 
 @contextmanager

@@ -69,3 +69,9 @@ def test_inactive_account_gets_no_token() -> None:
     make_user(is_active=False)
     with pytest.raises(CommandError):
         create_token("--user", "alice")
+
+
+def test_the_namespace_of_the_benchmarks_is_nobodys() -> None:
+    with pytest.raises(CommandError, match="benchmark commands"):
+        create_token("--service", "benchmark")
+    assert not AccessToken.objects.exists()
