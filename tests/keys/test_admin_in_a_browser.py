@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pytest_django.live_server_helper import LiveServer
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -60,7 +61,9 @@ def log_in(browser: webdriver.Chrome, server: LiveServer) -> None:
 
 
 def wait_for(browser: webdriver.Chrome, text: str) -> None:
-    WebDriverWait(browser, 20).until(lambda driver: text in driver.find_element(By.TAG_NAME, "body").text)
+    # Between two pages the body that was found may be the old one, gone when it is read: look again.
+    patient = WebDriverWait(browser, 20, ignored_exceptions=[WebDriverException])
+    patient.until(lambda driver: text in driver.find_element(By.TAG_NAME, "body").text)
 
 
 def look(browser: webdriver.Chrome, name: str) -> None:
