@@ -9,6 +9,7 @@ from uuid import UUID
 
 import numpy as np
 import psycopg
+from django.conf import settings
 
 from memory import metrics, rows
 from memory.building import PlainChunk, build_rows
@@ -19,7 +20,7 @@ from memory.recipe import Recipe, recorded
 from memory.rls import set_rls_context, tenant_transaction
 from memory.rows import ChunkRow
 from memory.security import UserHash
-from memory.vectors import as_embedding
+from memory.vectors import as_embeddings
 from memory.wire import binary_cursor, prepare_async
 
 ROWS_IN_FLIGHT = 100  # few enough that sealing and writing overlap, enough that statements cost little
@@ -193,21 +194,24 @@ def _refuse_invalid(documents: Sequence[Document]) -> None:
 
 def _embed(documents: Sequence[Document]) -> _Embedded:
     places = [(document, index) for document in documents for index in range(len(document.chunks))]
-    given = [_given(number, document) for number, document in enumerate(documents)]
-    vectors = [vector for of_document in given for vector in of_document]
-    missing = [position for position, vector in enumerate(vectors) if vector is None]
-    texts = [places[position][0].chunks[places[position][1]].text for position in missing]
-    for position, vector in zip(missing, embed_passages(texts), strict=True):
-        vectors[position] = vector
-    return _Embedded(places=places, vectors=np.stack([vector for vector in vectors if vector is not None]))
+    chunks = [document.chunks[index] for document, index in places]
+    vectors = np.empty((len(chunks), settings.MEMORY_EMBEDDING_DIM), dtype=np.float32)
+    given = {position: chunk.embedding for position, chunk in enumerate(chunks) if chunk.embedding is not None}
+    if given:
+        vectors[list(given)] = as_embeddings(list(given.values()), _fields(documents))
+    missing = [position for position, chunk in enumerate(chunks) if chunk.embedding is None]
+    if missing:
+        vectors[missing] = embed_passages([chunks[position].text for position in missing])
+    return _Embedded(places=places, vectors=vectors)
 
 
-def _given(number: int, document: Document) -> list[np.ndarray | None]:
+def _fields(documents: Sequence[Document]) -> list[str]:
+    """The names of the embeddings that were given, in order."""
     return [
-        None
-        if chunk.embedding is None
-        else as_embedding(chunk.embedding, f"documents[{number}].chunks[{index}].embedding")
+        f"documents[{number}].chunks[{index}].embedding"
+        for number, document in enumerate(documents)
         for index, chunk in enumerate(document.chunks)
+        if chunk.embedding is not None
     ]
 
 

@@ -41,6 +41,22 @@ def original_from(data: bytes) -> np.ndarray:
     return vector
 
 
+def as_embeddings(values: Sequence[Sequence[float] | np.ndarray], fields: Sequence[str]) -> np.ndarray:
+    """As `as_embedding` for many at once: float32 of shape (n, d). An error about `values[i]` names `fields[i]`.
+
+    All are checked together, a tenth of the time; only when something is wrong are they looked at one by one.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            vectors = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
+        vectors = np.empty(0, dtype=np.float32)
+    expected = (len(values), settings.MEMORY_EMBEDDING_DIM)
+    if vectors.shape == expected and np.isfinite(vectors).all() and vectors.any(axis=1).all():
+        return vectors
+    return np.stack([as_embedding(value, field) for value, field in zip(values, fields, strict=True)])
+
+
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors of shape (n, d) or (d,) scaled to length 1, float32. An inner product is then a cosine."""
     wide = vectors.astype(np.float64)
