@@ -1,7 +1,6 @@
 """The verbs over the engine: the specified behaviour, and every fault that must not take the answer with it."""
 
 import asyncio
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -300,19 +299,14 @@ class TestMetrics:
         assert get_rerank_metrics()["rerank_latency_ms"] == {"p50": 0.0, "p95": 0.0, "max": 0.0}
 
     def test_rerank_latency_under_budget(self, onnx: None) -> None:
-        """100 queries of 24 candidates, about 120 tokens each, every one really reranked, p95 < 150 ms.
-
-        The best of three rounds: a neighbour on the machine may spoil one, a slow build spoils all.
-        """
+        """100 queries of 24 candidates, about 120 tokens each, every one really reranked, p95 < 150 ms."""
         words = "memory of an agent who prefers tea over coffee in the early morning and trains over planes"
         pieces = words.split(" ")
         texts = [" ".join(pieces[(place + k) % len(pieces)] for k in range(110)) for place in range(24)]
-        rounds: list[float] = []
-        while len(rounds) < 3 and min(rounds, default=150.0) >= 150:
-            metrics.LATENCY_MS.clear()
-            reranked = [rerank_now(f"what does agent {number} prefer?", texts).reranked for number in range(100)]
-            rounds.append(get_rerank_metrics()["rerank_latency_ms"]["p95"] if all(reranked) else math.inf)
-        assert min(rounds) < 150
+        metrics.LATENCY_MS.clear()
+        reranked = [rerank_now(f"what does agent {number} prefer?", texts).reranked for number in range(100)]
+        assert all(reranked)
+        assert get_rerank_metrics()["rerank_latency_ms"]["p95"] < 150
 
 
 class TestCrossEncoderInit:
