@@ -13,11 +13,19 @@ from memory.vectors import searchable
 
 @dataclass(frozen=True)
 class Weights:
-    """base = dense · cosine + lexical · BM25 / best BM25; score = base + neighbour · mean base of adjacent chunks."""
+    """base = dense · cosine + lexical · BM25 / best BM25; a chunk whose adjacent chunks score more than itself in the
+    mean is lifted towards them: score = base + neighbour · max(0, their mean base − base), `neighbour` from 0 to 1.
+
+    Raises ValueError for a weight out of its range.
+    """
 
     dense: float = 1.0
     lexical: float = 0.5
     neighbour: float = 0.25
+
+    def __post_init__(self) -> None:
+        if min(self.dense, self.lexical) < 0 or not 0 <= self.neighbour <= 1:
+            raise ValueError("Weights are not negative, and that of neighbours is at most 1.")
 
     @classmethod
     def configured(cls) -> "Weights":

@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
 from memory.api.throttling import parse_rate
+from memory.asking import Weights
 from memory.managers import TenantManager
 from memory.models import TenantModel
 
@@ -19,6 +20,7 @@ E_DIMENSION = "memory.E004"
 E_CHUNK_TOKENS = "memory.E005"
 E_MIDDLEWARE = "memory.E006"
 E_RATE = "memory.E011"
+E_WEIGHTS = "memory.E012"
 
 MIDDLEWARE = "memory.middleware.TenantMiddleware"
 AFTER = "django.contrib.auth.middleware.AuthenticationMiddleware"
@@ -56,6 +58,12 @@ def check_limits(
                 hint="254 is what the bundled model reads; shorter chunks lose their context.",
                 id=E_CHUNK_TOKENS,
             )
+        )
+    try:
+        Weights.configured()
+    except ValueError as error:
+        errors.append(
+            Error("MEMORY_LEXICAL_WEIGHT or MEMORY_NEIGHBOUR_WEIGHT is wrong.", hint=str(error), id=E_WEIGHTS)
         )
     return errors
 

@@ -5,48 +5,49 @@ Row-level security lets only leakproof comparisons into an index condition, so t
 the graph is HNSW with an iterative scan, which goes on until enough of this tenant's rows have come by.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from pgvector import SparseVector
 
 from memory.asking import Question
-from memory.exact_scan import BEST_ROWS, Statement
+from memory.best_rows import Statement, base_parameters, best_rows
 from memory.lexical import DIMENSIONS, query_vector
+from memory.pins import pinned
+from memory.wire import Send
 
 DEPTH = 200  # candidates from the graph, and as many from the postings
 POSTINGS = 2_000  # of each term, the heaviest first; the others still count where a row is scored
-BESIDE = 3  # times the limit: rows whose neighbours are looked up
+
+_BASE = """dense, bm25 * scale AS lexical,
+        %(dense_weight)s::float8 * dense + %(lexical_weight)s::float8 * bm25 * scale AS base"""
 
 # The planner may not swap the graph for a sort over all rows of the tenant: sorting and the other scans are off.
 PINS = {
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "enable_sort": "off",
+    "plan_cache_mode": "force_generic_plan",
     "hnsw.ef_search": str(DEPTH),
     "hnsw.iterative_scan": "relaxed_order",
     "hnsw.max_scan_tuples": "40000",
 }
 
 
-class TooSelective(Exception):
-    """The graph yielded fewer rows than asked: so few are in scope that scanning them is both exact and quick."""
-
-
-def graph_candidates(cursor: psycopg.Cursor[Any], question: Question, chunk_count: int) -> list[Any]:
-    """The best rows of an outgrown tenant, best first. Raises TooSelective."""
-    # The tail first: a row that moves into the indexes meanwhile is then found twice, and never missed.
-    tail, in_tail = _tail(cursor, question)
-    near = _near(cursor, question)
-    frequencies = _document_frequencies(cursor, question, in_tail)
-    idfs = query_vector(question.terms, frequencies, chunk_count)
-    ids = tail | near | _holding(cursor, question, idfs)
-    with pinned(cursor):
-        cursor.execute(*rescored(question, idfs, ids))
-        return cursor.fetchall()
+def graph_candidates(send: Send, question: Question, chunk_count: int) -> list[Any] | None:
+    """The best rows of an outgrown tenant, best first; None when so few rows are in scope that the graph yielded less
+    than was asked of it, and scanning them is both exact and quick."""
+    with pinned(send, PINS):
+        # The tail first: a row that moves into the indexes meanwhile is then found twice, and never missed.
+        tail, near, posted = send(*_tail(question)), send(*nearest(question)), send(*_posted(question))
+        ids, *in_tail = tail.fetchone() or ()
+        found = {chunk_id for (chunk_id,) in near.fetchall()}
+        if question.scope.narrows and question.weights.dense and len(found) < _depth(question):
+            return None
+        idfs = _idfs(question, dict(posted.fetchall()), in_tail, chunk_count)
+        found.update(ids or (), (chunk_id for (chunk_id,) in send(*holding(question, idfs)).fetchall()))
+        return send(*rescored(question, idfs, found)).fetchall()
 
 
 def nearest(question: Question) -> Statement:
@@ -61,7 +62,7 @@ def nearest(question: Question) -> Statement:
     return sql, {
         "user_hash": question.user_hash,
         "vector": question.vector,
-        "depth": max(DEPTH, question.limit),
+        "depth": _depth(question),
         **parameters,
     }
 
@@ -87,118 +88,71 @@ def holding(question: Question, idfs: Mapping[int, float]) -> Statement:
         "terms": list(idfs),
         "idfs": list(idfs.values()),
         "postings": POSTINGS,
-        "depth": max(DEPTH, question.limit),
+        "depth": _depth(question),
         **parameters,
     }
 
 
 def rescored(question: Question, idfs: Mapping[int, float], ids: set[UUID]) -> Statement:
-    """Score the given rows exactly, let the neighbours of the most promising join in, keep the best."""
+    """Score the given rows exactly, let the rows beside the best of them join in, keep the best."""
     conditions, parameters = question.scope.conditions(question.user_hash, question.recipe)
-    scores = """-(v.embedding <#> %(vector)b) AS dense, coalesce(-(v.lexical <#> %(terms)b), 0) AS bm25"""
+    scores = "-(v.embedding <#> %(vector)b) AS dense, coalesce(-(v.lexical <#> %(terms)b), 0) AS bm25"
     sql = f"""
-    WITH reached AS MATERIALIZED (
+    WITH scored AS MATERIALIZED (
         SELECT v.id, v.doc_id, v.chunk_index, {scores}
         FROM memory_vectors v
         WHERE v.user_hash = %(user_hash)s AND v.id = ANY (%(ids)b::uuid[]){conditions}
-    ), scale AS MATERIALIZED (SELECT coalesce(1 / nullif(max(bm25), 0), 0) AS scale FROM reached
-    ), promising AS MATERIALIZED (
-        SELECT id, doc_id, chunk_index, dense, bm25 * scale AS lexical,
-               %(dense_weight)s::float8 * dense + %(lexical_weight)s::float8 * bm25 * scale AS base
-        FROM reached, scale
-        ORDER BY base DESC, id
-        LIMIT %(promising)s
-    ), beside AS (
-        SELECT p.id AS beside_id, v.id, {scores}
-        FROM promising p
-        CROSS JOIN LATERAL (
-            SELECT id FROM memory_chunks c
-            WHERE c.user_hash = %(user_hash)s AND c.doc_id = p.doc_id
-                AND c.chunk_index = ANY (ARRAY[p.chunk_index - 1, p.chunk_index + 1])
-            ORDER BY c.chunk_index LIMIT 2 -- an order that the index of documents has, and with sorting off no other
-        ) c
-        CROSS JOIN LATERAL (
-            SELECT * FROM memory_vectors v WHERE v.user_hash = %(user_hash)s AND v.id = c.id{conditions} OFFSET 0
-        ) v
-        WHERE %(neighbour_weight)s::float8 <> 0
-    ), neighbours AS MATERIALIZED (
-        SELECT beside_id,
-               avg(%(dense_weight)s::float8 * dense + %(lexical_weight)s::float8 * bm25 * scale) AS neighbours
-        FROM beside, scale
-        GROUP BY beside_id
-    ), best AS MATERIALIZED (
-        SELECT p.id, doc_id, chunk_index, dense, lexical, neighbours,
-               base + %(neighbour_weight)s::float8 * coalesce(neighbours, 0) AS score
-        FROM promising p LEFT JOIN neighbours ON beside_id = p.id
-        ORDER BY score DESC, id
-        LIMIT %(limit)s
-    )
-    {BEST_ROWS}
+    ), scale AS MATERIALIZED (SELECT coalesce(1 / nullif(max(bm25), 0), 0) AS scale FROM scored
+    ), reached AS (SELECT id, doc_id, chunk_index, {_BASE} FROM scored, scale
+    ), {best_rows(question, _beside(scores, conditions))}
     """  # noqa: S608
     return sql, {
-        "user_hash": question.user_hash,
-        "recipe": question.recipe.as_text(),
-        "vector": question.vector,
+        **base_parameters(question),
         "terms": SparseVector(dict(idfs), DIMENSIONS),
         "ids": list(ids),
-        "limit": question.limit,
-        "promising": BESIDE * question.limit,
-        "dense_weight": question.weights.dense,
-        "lexical_weight": question.weights.lexical,
-        "neighbour_weight": question.weights.neighbour,
         **parameters,
     }
 
 
-@contextmanager
-def pinned(cursor: psycopg.Cursor[Any]) -> Iterator[None]:
-    """Planner settings of the graph for the statements inside; the transaction gets its own back."""
-    connection = cursor.connection
-    connection.execute("; ".join(f"SET LOCAL {name} = '{value}'" for name, value in PINS.items()).encode())
-    yield
-    connection.execute("; ".join(f"SET LOCAL {name} TO DEFAULT" for name in PINS).encode())
+def _beside(scores: str, conditions: str) -> str:
+    """The step `near`, looked up by document: rows beside the best need not have been reached themselves."""
+    return f"""near AS MATERIALIZED (
+        SELECT v.id, v.doc_id, v.chunk_index, {_BASE}, distance
+        FROM wanted CROSS JOIN scale
+        CROSS JOIN LATERAL (
+            SELECT c.id FROM memory_chunks c
+            WHERE c.user_hash = %(user_hash)s AND c.doc_id = wanted.doc_id AND c.chunk_index = wanted.chunk_index
+            OFFSET 0
+        ) c
+        CROSS JOIN LATERAL (
+            SELECT v.id, v.doc_id, v.chunk_index, {scores}
+            FROM memory_vectors v WHERE v.user_hash = %(user_hash)s AND v.id = c.id{conditions} OFFSET 0
+        ) v
+    )"""  # noqa: S608
 
 
-def _near(cursor: psycopg.Cursor[Any], question: Question) -> set[UUID]:
-    if not question.weights.dense:
-        return set()
-    with pinned(cursor):
-        sql, parameters = nearest(question)
-        cursor.execute(sql, parameters)
-        near = {chunk_id for (chunk_id,) in cursor.fetchall()}
-    if question.scope.narrows and len(near) < parameters["depth"]:
-        raise TooSelective
-    return near
-
-
-def _tail(cursor: psycopg.Cursor[Any], question: Question) -> tuple[set[UUID], list[int]]:
-    """The rows outside the indexes, and in how many of them each of the question's terms occurs."""
+def _tail(question: Question) -> Statement:
+    """One row: the ids outside the indexes, and in how many of them each of the question's terms occurs."""
     units = {f"term{number}": SparseVector({term: 1.0}, DIMENSIONS) for number, term in enumerate(question.terms)}
     counts = "".join(f", count(nullif(lexical <#> %({name})b, 0))" for name in units)
-    cursor.execute(
-        f"SELECT array_agg(id){counts} FROM memory_vectors WHERE user_hash = %(user_hash)s AND NOT outgrown",  # noqa: S608
-        {"user_hash": question.user_hash, **units},
+    sql = f"SELECT array_agg(id){counts} FROM memory_vectors WHERE user_hash = %(user_hash)s AND NOT outgrown"  # noqa: S608
+    return sql, {"user_hash": question.user_hash, **units}
+
+
+def _posted(question: Question) -> Statement:
+    """In how many postings each of the question's terms occurs."""
+    return (
+        "SELECT term, count(*) FROM memory_terms"
+        " WHERE user_hash = %(user_hash)s AND term = ANY (%(terms)b::int4[]) GROUP BY term",
+        {"user_hash": question.user_hash, "terms": question.terms},
     )
-    ids, *frequencies = cursor.fetchone() or (None,)
-    return set(ids or ()), frequencies
 
 
-def _document_frequencies(cursor: psycopg.Cursor[Any], question: Question, in_tail: Sequence[int]) -> dict[int, int]:
-    """In how many of the tenant's rows each term occurs: in the postings and in the tail."""
-    if not question.terms:
-        return {}
-    cursor.execute(
-        "SELECT term, count(*) FROM memory_terms WHERE user_hash = %s AND term = ANY (%b::int4[]) GROUP BY term",
-        [question.user_hash, question.terms],
-    )
-    posted = dict(cursor.fetchall())
-    return {term: posted.get(term, 0) + count for term, count in zip(question.terms, in_tail, strict=True)}
+def _idfs(question: Question, posted: Mapping[int, int], in_tail: Sequence[int], chunk_count: int) -> dict[int, float]:
+    """The inverse document frequency of each term, over the rows in the indexes and in the tail."""
+    frequencies = {term: posted.get(term, 0) + count for term, count in zip(question.terms, in_tail, strict=True)}
+    return query_vector(question.terms, frequencies, chunk_count)
 
 
-def _holding(cursor: psycopg.Cursor[Any], question: Question, idfs: Mapping[int, float]) -> set[UUID]:
-    """The rows with the highest score over each term's best postings."""
-    if not idfs:
-        return set()
-    with pinned(cursor):
-        cursor.execute(*holding(question, idfs))
-        return {chunk_id for (chunk_id,) in cursor.fetchall()}
+def _depth(question: Question) -> int:
+    return max(DEPTH, question.limit)

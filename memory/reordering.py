@@ -17,6 +17,6 @@ def reorder(query: str, candidates: Sequence["Match"], *, wanted: bool) -> tuple
     """
     texts = [candidate.text for candidate in candidates]
     reranking = rerank_now(query, texts) if wanted else Reranking.skipped(len(texts), SkipReason.DISABLED)
-    scores = reranking.scores
-    ordered = [replace(candidates[index], score=scores[index] if scores else None) for index in reranking.order]
-    return ordered, reranking
+    if reranking.scores is None:
+        return [candidates[index] for index in reranking.order], reranking
+    return [replace(candidates[index], score=reranking.scores[index]) for index in reranking.order], reranking

@@ -12,17 +12,18 @@ from cryptography.exceptions import InvalidTag
 from django.conf import settings
 
 from memory import metrics
-from memory.asking import Weights, question
+from memory.asking import Question, Weights, question
 from memory.embedding import embed_query
 from memory.fields import integrity_failure
+from memory.recipe import Recipe
 from memory.reordering import reorder
 from memory.rls import tenant_transaction
 from memory.scope import Scalar, Scope
 from memory.sealed import JSONCodec, TextCodec
 from memory.security import aad_for, open_with_key
-from memory.tiers import candidate_rows, tenant_state
+from memory.tiers import best_candidates
 from memory.vectors import as_embedding
-from memory.wire import binary_cursor
+from memory.wire import sending
 from rerank import SkipReason
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ _text, _json = TextCodec(), JSONCodec()
 @dataclass(frozen=True)
 class Explanation:
     """The parts of a score before they are weighed: the cosine (−1 to 1), BM25 as a share of the best row's (0 to 1),
-    and the mean of what the chunks before and after score without their own neighbours."""
+    and the mean of what the chunks before and after score without their own neighbours (0 where there are none)."""
 
     dense: float
     lexical: float
@@ -168,26 +169,22 @@ def find_candidates(
         created_before=created_before,
         metadata=metadata or {},
     )
-    with tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
-        weights = weights or Weights.configured()
-        for _ in range(2):  # once more when a reindex of this tenant commits in between
-            state = tenant_state(cursor, user_hash)
-            if state is None or not state.chunk_count:
-                return user_hash, []
-            comparable = model in (None, state.recipe.model)
-            asked = question(
-                user_hash,
-                recipe=state.recipe,
-                vector=vector,
-                query=query,
-                limit=limit,
-                weights=weights if comparable else replace(weights, dense=0.0),
-                scope=scope,
-            )
-            rows = candidate_rows(cursor, asked, state)
-            if rows or state == tenant_state(cursor, user_hash):
-                break
-        return user_hash, [Candidate(*row) for row in rows]
+    weights = weights or Weights.configured()
+
+    def ask(recipe: Recipe) -> Question:
+        comparable = model in (None, recipe.model)
+        return question(
+            user_hash,
+            recipe=recipe,
+            vector=vector,
+            query=query,
+            limit=limit,
+            weights=weights if comparable else replace(weights, dense=0.0),
+            scope=scope,
+        )
+
+    with tenant_transaction(user_id, pipelined=True) as user_hash, sending() as send:
+        return user_hash, [Candidate(*row) for row in best_candidates(send, user_hash, ask)]
 
 
 def open_candidates(user_hash: str, candidates: Sequence[Candidate], *, explain: bool = False) -> Iterator[Match]:

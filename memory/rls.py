@@ -15,7 +15,7 @@ two tasks can never interleave inside one connection's transaction.
 """
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -56,7 +56,7 @@ def current_user_id() -> str:
 
 @contextmanager
 def tenant_transaction(
-    user_id: str | None = None, *, using: str = DEFAULT_DB_ALIAS, alone: bool = False
+    user_id: str | None = None, *, using: str = DEFAULT_DB_ALIAS, alone: bool = False, pipelined: bool = False
 ) -> Iterator[UserHash]:
     """Open a transaction in which exactly one user's rows exist; yields the user hash.
 
@@ -64,11 +64,12 @@ def tenant_transaction(
     else's atomic block it joins that transaction, and takes the setting back before it leaves, because a released
     savepoint would keep it. While several HMAC keys are accepted, it finds out which hash the user has now, and that
     hash stays the user's until the transaction ends; `alone` waits until no other door of the user is open, which is
-    for whoever takes the user's `tenants` row away. Raises TenantNotBound, InvalidUserId, or SecondTenant when another
-    user's door is open.
+    for whoever takes the user's `tenants` row away. `pipelined`: statements travel together with those that open the
+    door, and only a fetch and the end wait for the server, where errors show; not while several HMAC keys are accepted.
+    Raises TenantNotBound, InvalidUserId, or SecondTenant when another user's door is open.
     """
     candidates = user_hashes(current_user_id() if user_id is None else user_id)
-    with _door(candidates, using=using, alone=alone) as user_hash:
+    with _door(candidates, using=using, alone=alone, pipelined=pipelined) as user_hash:
         yield user_hash
 
 
@@ -130,7 +131,9 @@ def across_user_hashes(
 
 
 @contextmanager
-def _door(candidates: Sequence[UserHash], *, using: str, alone: bool = False) -> Iterator[UserHash]:
+def _door(
+    candidates: Sequence[UserHash], *, using: str, alone: bool = False, pipelined: bool = False
+) -> Iterator[UserHash]:
     connection = connections[using]
     open_hash = _open_doors.get(connection)
     if open_hash is not None:
@@ -141,8 +144,10 @@ def _door(candidates: Sequence[UserHash], *, using: str, alone: bool = False) ->
             yield open_hash
         return
     joined = connection.in_atomic_block
-    with transaction.atomic(using=using):
-        user_hash = _resolve(connection, resolution(candidates, alone=alone))
+    # Which of several hashes is the user's has to be known before anything else is sent.
+    pipelined = pipelined and len(candidates) == 1
+    with transaction.atomic(using=using), _pipeline(connection) if pipelined else nullcontext():
+        user_hash = _enter(connection, candidates, alone=alone)
         _open_doors[connection] = user_hash
         try:
             yield user_hash
@@ -150,6 +155,19 @@ def _door(candidates: Sequence[UserHash], *, using: str, alone: bool = False) ->
                 _set_local(connection, "")
         finally:
             _open_doors.pop(connection, None)
+
+
+@contextmanager
+def _pipeline(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    with connection.wrap_database_errors, connection.connection.pipeline():
+        yield
+
+
+def _enter(connection: BaseDatabaseWrapper, candidates: Sequence[UserHash], *, alone: bool) -> UserHash:
+    if len(candidates) > 1:
+        return _resolve(connection, resolution(candidates, alone=alone))
+    _set_local(connection, candidates[0])
+    return candidates[0]
 
 
 def open_user_hash(using: str = DEFAULT_DB_ALIAS) -> UserHash:

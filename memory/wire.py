@@ -4,7 +4,7 @@ Text parameters were five times slower for vectors, and Django's cursor is a thi
 hot paths (indexing, retrieval) use this one, everything else the ORM.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from struct import Struct
 from typing import Any
@@ -18,6 +18,9 @@ from psycopg.abc import Buffer
 from psycopg.types import TypeInfo
 
 from memory.rls import open_user_hash
+
+Parameters = Mapping[str, Any] | Sequence[Any]
+Send = Callable[[str, Parameters], psycopg.Cursor[Any]]
 
 _VECTOR_HEADER = Struct(">HH")  # dimensions, and 16 bits that are unused
 
@@ -33,11 +36,33 @@ def binary_cursor(using: str = DEFAULT_DB_ALIAS) -> Iterator[psycopg.Cursor[Any]
     raw = wrapper.connection
     with wrapper.wrap_database_errors:
         # Before the cursor is made: it takes a copy of the connection's adapters.
-        if not _knows_vectors(raw):
-            _register(raw, TypeInfo.fetch(raw, "vector"), TypeInfo.fetch(raw, "sparsevec"))
+        know_vectors(raw)
         with psycopg.Cursor(raw) as cursor:
             cursor.format = psycopg.pq.Format.BINARY
             yield cursor
+
+
+@contextmanager
+def sending(using: str = DEFAULT_DB_ALIAS) -> Iterator[Send]:
+    """A function that sends a statement in the open door and returns the cursor that will have its binary result.
+
+    Every statement is prepared at its first use on a connection, where the settings allow it. In a pipelined door
+    nothing is waited for before a fetch. Raises as `binary_cursor` does.
+    """
+    with binary_cursor(using) as first:
+
+        def send(sql: str, parameters: Parameters = ()) -> psycopg.Cursor[Any]:
+            cursor = psycopg.Cursor(first.connection)
+            cursor.format = psycopg.pq.Format.BINARY
+            return cursor.execute(sql, parameters, prepare=True)
+
+        yield send
+
+
+def know_vectors(conn: psycopg.Connection[Any]) -> None:
+    """Teach a connection the vector types, once."""
+    if not _knows_vectors(conn):
+        _register(conn, TypeInfo.fetch(conn, "vector"), TypeInfo.fetch(conn, "sparsevec"))
 
 
 async def prepare_async(conn: psycopg.AsyncConnection[Any]) -> None:

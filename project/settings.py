@@ -5,6 +5,7 @@ A `.env` file next to `manage.py` (or the file that `ENV_FILE` names) is read fi
 """
 
 import os
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -247,7 +248,7 @@ MEMORY_LEXICAL_LANGUAGE = env.str("MEMORY_LEXICAL_LANGUAGE", default="english")
 # Both change what is stored: turning one needs `manage.py reindex`, and is refused at start-up until it has run.
 MEMORY_VECTOR_ROTATION = env.bool("MEMORY_VECTOR_ROTATION", default=True)
 MEMORY_LEXICAL_INDEX = env.bool("MEMORY_LEXICAL_INDEX", default=True)
-# score = cosine + lexical weight * BM25 / best BM25, then + neighbour weight * mean of the chunks before and after.
+# score = cosine + lexical weight * BM25 / best BM25; then lifted towards the mean of the chunks before and after.
 MEMORY_LEXICAL_WEIGHT = env.float("MEMORY_LEXICAL_WEIGHT", default=0.5)
 MEMORY_NEIGHBOUR_WEIGHT = env.float("MEMORY_NEIGHBOUR_WEIGHT", default=0.25)
 # Tenants of up to so many rows are scanned exactly; larger ones are answered from a vector graph and term postings.
@@ -308,6 +309,8 @@ DATABASE_ROLES = dsn.roles(
 DATABASE_POOL_MIN_SIZE = env.int("DATABASE_POOL_MIN_SIZE", default=1)
 DATABASE_POOL_MAX_SIZE = env.int("DATABASE_POOL_MAX_SIZE", default=10)
 DATABASE_POOL_TIMEOUT = env.float("DATABASE_POOL_TIMEOUT", default=2.0)
+# Searches are prepared on the server. Off where a pooler cannot carry that: PgBouncer before 1.21.
+DATABASE_PREPARED_STATEMENTS = env.bool("DATABASE_PREPARED_STATEMENTS", default=True)
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {
         "ENGINE": "project.database",
@@ -316,6 +319,8 @@ DATABASES: dict[str, dict[str, Any]] = {
         **dsn.django_settings(DATABASE_ROLES["app"]),
     }
 }
+# Never by the number of times a statement was seen: only what asks to be prepared is.
+DATABASES["default"]["OPTIONS"]["prepare_threshold"] = sys.maxsize if DATABASE_PREPARED_STATEMENTS else None
 DATABASES["default"]["OPTIONS"]["pool"] = {
     "min_size": DATABASE_POOL_MIN_SIZE,
     "max_size": DATABASE_POOL_MAX_SIZE,

@@ -32,7 +32,7 @@ class BruteForce:
         """The fused score of every row, float64 (n,)."""
         keywords = self._bm25(query)
         base = weights.dense * (self._vectors @ vector) + weights.lexical * keywords / (keywords.max() or 1)
-        return np.asarray(base + weights.neighbour * self._beside(base))
+        return np.asarray(base + weights.neighbour * np.maximum(0, self._beside(base) - base))
 
     def _bm25(self, query: str) -> np.ndarray:
         scores = np.zeros(len(self._vectors))
@@ -43,11 +43,11 @@ class BruteForce:
         return scores
 
     def _beside(self, base: np.ndarray) -> np.ndarray:
-        """The mean of the rows before and after in the same document, 0 where there is none."""
+        """The mean of the rows before and after in the same document, the row's own where there is none."""
         same = self._documents[1:] == self._documents[:-1]
         total, count = np.zeros_like(base), np.zeros_like(base)
         total[1:] += np.where(same, base[:-1], 0)
         total[:-1] += np.where(same, base[1:], 0)
         count[1:] += same
         count[:-1] += same
-        return np.divide(total, count, out=np.zeros_like(base), where=count > 0)
+        return np.divide(total, count, out=base.copy(), where=count > 0)

@@ -10,7 +10,7 @@ import psycopg
 from memory.asking import Weights, question
 from memory.rls import tenant_transaction
 from memory.tiers import candidate_rows, tenant_state
-from memory.wire import binary_cursor
+from memory.wire import Parameters, sending
 
 EXPLAIN = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "
 
@@ -24,33 +24,21 @@ class Explained:
     pages_read: int = 0
 
 
-class ExplainingCursor(psycopg.Cursor[Any]):
-    """Runs every query twice: explained, then as it is."""
-
-    explained: Explained
-
-    def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
-        if str(query).lstrip().startswith(("SELECT", "WITH")):
-            super().execute(EXPLAIN + query, params, **options)
-            ((plans,),) = self.fetchall()
-            _note(self.explained, plans[0]["Plan"])
-        return super().execute(query, params, **options)
-
-
 def explain(user_id: str, *, query: str, vector: np.ndarray, weights: Weights, limit: int) -> Explained:
     """The plans of all statements that find a question's candidates, in the user's door as the product asks them."""
-    with (
-        tenant_transaction(user_id) as user_hash,
-        binary_cursor() as prepared,
-        ExplainingCursor(prepared.connection) as cursor,
-    ):
-        cursor.format = psycopg.pq.Format.BINARY
-        cursor.explained = Explained()
-        state = tenant_state(cursor, user_hash)
+    explained = Explained()
+    with tenant_transaction(user_id) as user_hash, sending() as send:
+
+        def explaining(sql: str, parameters: Parameters) -> psycopg.Cursor[Any]:
+            ((plans,),) = send(EXPLAIN + sql, parameters).fetchall()
+            _note(explained, plans[0]["Plan"])
+            return send(sql, parameters)
+
+        state = tenant_state(explaining, user_hash)
         if state is not None:
             asked = question(user_hash, recipe=state.recipe, vector=vector, query=query, limit=limit, weights=weights)
-            candidate_rows(cursor, asked, state)
-        return cursor.explained
+            candidate_rows(explaining, asked, state)
+    return explained
 
 
 def _note(explained: Explained, plan: dict[str, Any]) -> None:

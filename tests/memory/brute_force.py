@@ -34,7 +34,7 @@ def fused(
     dense = np.array([np.dot(e, vector) / np.linalg.norm(e) / np.linalg.norm(vector) for _, e in flat])
     keywords = bm25(query, [text for text, _ in flat])
     base = dense + lexical * keywords / (keywords.max() or 1)
-    return base + neighbour * np.array(list(_beside(base, documents)))
+    return base + neighbour * np.maximum(0, np.array(list(_beside(base, documents))) - base)
 
 
 def _beside(base, documents):
@@ -42,5 +42,5 @@ def _beside(base, documents):
     for document in documents:
         for index in range(len(document)):
             beside = [base[start + other] for other in (index - 1, index + 1) if 0 <= other < len(document)]
-            yield sum(beside) / len(beside) if beside else 0.0
+            yield sum(beside) / len(beside) if beside else -np.inf
         start += len(document)

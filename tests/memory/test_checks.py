@@ -32,6 +32,12 @@ def test_chunks_too_short_to_mean_anything(settings: Any) -> None:
     assert ids(checks.check_limits()) == [checks.E_CHUNK_TOKENS]
 
 
+@pytest.mark.parametrize(("name", "weight"), [("LEXICAL", -0.1), ("NEIGHBOUR", -0.1), ("NEIGHBOUR", 1.1)])
+def test_weights_that_would_turn_the_order_round(settings: Any, name: str, weight: float) -> None:
+    setattr(settings, f"MEMORY_{name}_WEIGHT", weight)
+    assert ids(checks.check_limits()) == [checks.E_WEIGHTS]
+
+
 @pytest.mark.parametrize("change", [lambda m: m.remove(checks.MIDDLEWARE), lambda m: m.insert(0, m.pop())])
 def test_the_middleware_missing_or_too_early(settings: Any, change: Any) -> None:
     middleware = [name for name in settings.MIDDLEWARE if name != checks.MIDDLEWARE] + [checks.MIDDLEWARE]

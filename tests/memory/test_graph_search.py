@@ -2,7 +2,6 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -10,17 +9,20 @@ import pytest
 from django.db import connection, connections
 
 from memory.asking import Question, question
+from memory.exact_scan import PINS as EXACT_PINS
 from memory.exact_scan import exact_scan
-from memory.graph_search import holding, nearest, pinned, rescored
+from memory.graph_search import PINS, holding, nearest, rescored
 from memory.growing import move
 from memory.indexing import Chunk, Document, index_documents
 from memory.models import MemoryTerm, MemoryVector
+from memory.pins import pinned
 from memory.rls import tenant_transaction
 from memory.scope import Scope
 from memory.tiers import GRAPH_INDEX
-from memory.wire import binary_cursor
+from memory.wire import sending
 from project.database.roles import as_owner
 from tests.memory.brute_force import fused
+from tests.memory.plans import is_prepared, nodes, planned, scans
 from tests.memory.test_hybrid_search import found, made_documents, store
 from tests.memory.waiting import in_thread, wait_until_one_waits
 
@@ -204,20 +206,21 @@ def test_planted_vectors_change_nothing(settings, small_tiers, rng, rotation):
 @pytest.mark.django_db
 def test_the_graph_is_what_the_planner_takes(small_tiers, rng):
     outgrown_tenant(rng)
-    with tenant_transaction(ALICE) as user_hash, binary_cursor() as cursor, pinned(cursor):
-        for scope in ({}, {"source": "chat"}):
-            plan = explained(cursor, nearest(asked(user_hash, rng.normal(size=384), scope=Scope(**scope))))
-            assert f"Index Scan using {GRAPH_INDEX}" in plan
-            assert "Sort" not in plan and "Seq Scan" not in plan
+    with tenant_transaction(ALICE) as user_hash, sending() as send, pinned(send, PINS):
+        for scope in ({}, {"source": ""}):
+            plan = planned(send, nearest(asked(user_hash, rng.normal(size=384), scope=Scope(**scope))))
+            assert scans(plan) == [f"Index Scan {GRAPH_INDEX}"]
+            assert "Sort" not in {node["Node Type"] for node in nodes(plan)}
 
 
 @pytest.mark.django_db
 def test_the_best_postings_are_read_in_the_index_alone(small_tiers, rng):
     outgrown_tenant(rng)
-    with tenant_transaction(ALICE) as user_hash, binary_cursor() as cursor, pinned(cursor):
+    with tenant_transaction(ALICE) as user_hash, sending() as send, pinned(send, PINS):
         ask = asked(user_hash, rng.normal(size=384))
-        plan = explained(cursor, holding(ask, dict.fromkeys(ask.terms, 1.0)))
-    assert "Index Only Scan Backward using memory_terms_best" in plan
+        assert scans(planned(send, holding(ask, dict.fromkeys(ask.terms, 1.0)))) == [
+            "Index Only Scan memory_terms_best"
+        ]
 
 
 @pytest.mark.django_db
@@ -232,15 +235,18 @@ def test_the_pins_end_with_their_statement(small_tiers, rng):
 
 
 @pytest.mark.django_db
-def test_the_exact_scan_reads_the_tenant_and_never_the_graph(rng):
+@pytest.mark.parametrize("scope", [{}, {"source": ""}, {"doc_id": "doc-1"}])
+@pytest.mark.parametrize("text", ["apollo river", ""])
+def test_the_exact_scan_reads_the_tenant_and_never_the_graph(rng, scope, text):
     for user in (ALICE, MALLORY, "person:3"):
         store(user, made_documents(rng, [2] * 60))
-    with tenant_transaction(ALICE) as user_hash, binary_cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off")  # a table this small is read whole otherwise
-        plan = explained(cursor, exact_scan(asked(user_hash, rng.normal(size=384))))
-    assert "memory_vectors_pkey" in plan or "memory_vectors_tail" in plan
-    assert GRAPH_INDEX not in plan
-    assert f"user_hash = '{user_hash}'" in plan
+    with tenant_transaction(ALICE) as user_hash, sending() as send, pinned(send, EXACT_PINS):
+        plan = planned(send, exact_scan(asked(user_hash, rng.normal(size=384), text=text, scope=Scope(**scope))))
+    (scan,) = [node for node in nodes(plan) if node.get("Relation Name") == "memory_vectors"]
+    assert scan["Node Type"] in ("Index Scan", "Bitmap Heap Scan")
+    conditions = [node["Index Cond"] for node in nodes(scan) if "Index Cond" in node]
+    assert conditions and all(condition.startswith("(user_hash = $") for condition in conditions)
+    assert GRAPH_INDEX not in " ".join(scans(plan))
 
 
 @pytest.mark.django_db(transaction=True)
@@ -252,33 +258,39 @@ def test_no_step_is_repeated_for_a_tenant_that_the_statistics_do_not_know(settin
         for table in ("tenants", "memory_chunks", "memory_vectors"):
             cursor.execute(f"ANALYZE {table}")
     outgrown_tenant(rng, sizes=(3,) * 150)
-    with tenant_transaction(ALICE) as user_hash, binary_cursor() as cursor:
+    with tenant_transaction(ALICE) as user_hash, sending() as send:
         ask = asked(user_hash, rng.normal(size=384))
         if boundary == 1000:
-            statement = exact_scan(ask)
+            statement, pins = exact_scan(ask), EXACT_PINS
         else:
             ids = set(MemoryVector.objects.values_list("id", flat=True)[:300])
-            statement = rescored(ask, dict.fromkeys(ask.terms, 1.0), ids)
-        with pinned(cursor) if boundary == 100 else nullcontext():
-            cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement[0], statement[1])
-            ((plans,),) = cursor.fetchall()
-    # Once a candidate, or once a neighbour of the promising 72; never once a row, but for looking at one made value.
-    steps = [node for node in nodes(plans[0]["Plan"]) if node["Node Type"] != "CTE Scan"]
-    assert max(node["Actual Loops"] for node in steps) <= 2 * 72
-    assert all(node["Actual Rows"] <= 1 for node in nodes(plans[0]["Plan"]) if node["Actual Loops"] > 2 * 72)
-    assert max(node.get("Rows Removed by Filter", 0) for node in nodes(plans[0]["Plan"])) < 72
+            statement, pins = rescored(ask, dict.fromkeys(ask.terms, 1.0), ids), PINS
+        with pinned(send, pins):
+            plan = planned(send, statement)
+    # Once for a place beside one of the best 24; never once a row, but for looking at one made value.
+    places = 5 * 24
+    steps = [node for node in nodes(plan) if node["Node Type"] != "CTE Scan"]
+    assert max(node["Actual Loops"] for node in steps) <= places
+    assert all(node["Actual Rows"] <= 1 for node in nodes(plan) if node["Actual Loops"] > places)
+    assert max(node.get("Rows Removed by Filter", 0) for node in nodes(plan)) < places
+    assert max(node.get("Rows Removed by Join Filter", 0) for node in nodes(plan)) < places
 
 
-def nodes(plan):
-    yield plan
-    for child in plan.get("Plans", ()):
-        yield from nodes(child)
-
-
-def explained(cursor, statement):
-    sql, parameters = statement
-    cursor.execute("EXPLAIN " + sql, parameters)
-    return "\n".join(line for (line,) in cursor.fetchall())
+@pytest.mark.django_db
+def test_a_search_is_prepared_once_and_only_where_the_settings_allow_it(rng):
+    store(ALICE, made_documents(rng, [2] * 30))
+    found(ALICE, "apollo", rng.normal(size=384))
+    assert is_prepared("WITH scanned AS")
+    raw, threshold = connection.connection, connection.connection.prepare_threshold
+    raw.prepare_threshold = None
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("DEALLOCATE ALL")
+        raw._prepared.clear()
+        found(ALICE, "apollo", rng.normal(size=384))
+        assert not is_prepared("WITH scanned AS")
+    finally:
+        raw.prepare_threshold = threshold
 
 
 @pytest.mark.django_db(transaction=True)

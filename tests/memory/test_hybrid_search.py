@@ -71,6 +71,24 @@ def test_weights_are_settings(rng, settings, lexical, neighbour):
     assert found("person:1", "apollo budget", vector)[0].id == ids[int(np.argmax(expected))]
 
 
+@pytest.mark.parametrize("weight", [0.25, 0.6])
+def test_rows_beside_the_best_are_found_that_are_not_among_the_best_themselves(rng, settings, weight):
+    settings.MEMORY_NEIGHBOUR_WEIGHT = weight
+    documents = made_documents(rng, [5] * 40)
+    ids = store("person:1", documents)
+    lifted = 0
+    for number in range(20):
+        vector = documents[number][2][1] + rng.normal(size=384)
+        unlifted = fused("apollo", vector, documents, neighbour=0.0)
+        expected = fused("apollo", vector, documents, neighbour=weight)
+        best = np.argsort(-expected, kind="stable")[:5]
+        candidates = found("person:1", "apollo", vector, limit=5)
+        assert [c.id for c in candidates] == [ids[place] for place in best]
+        assert [c.score for c in candidates] == pytest.approx(expected[best].tolist(), abs=1e-4)
+        lifted += len(set(best) - set(np.argsort(-unlifted, kind="stable")[:5]))
+    assert lifted > 0
+
+
 def test_keywords_alone_can_decide(rng):
     documents = made_documents(rng, [1] * 40)
     documents[17][0] = ("the zeppelin is in the shed", -np.ones(384))
@@ -108,7 +126,8 @@ def test_the_parts_of_a_score_add_up_when_asked(rng):
     for match in query_memories(**asked, explain=True).matches:
         parts = match.explanation
         assert 0 <= parts.lexical <= 1
-        total = parts.dense + 0.5 * parts.lexical + 0.25 * parts.neighbours
+        base = parts.dense + 0.5 * parts.lexical
+        total = base + 0.25 * max(0, parts.neighbours - base)
         assert match.retrieval_score == pytest.approx(total, abs=1e-6)
     assert query_memories(**asked).matches[0].explanation is None
 

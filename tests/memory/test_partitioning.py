@@ -9,16 +9,19 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from memory.erasure import erase_user
+from memory.exact_scan import PINS as EXACT_PINS
 from memory.exact_scan import exact_scan
 from memory.exceptions import DatabaseMisconfigured
-from memory.graph_search import nearest, pinned
+from memory.graph_search import PINS, nearest
 from memory.growing import move
 from memory.live_database import assert_live_database
 from memory.partitioning import TABLES, NotPartitionable, partition, partitions
+from memory.pins import pinned
 from memory.rls import tenant_transaction
-from memory.wire import binary_cursor
+from memory.wire import sending
 from project.database.roles import as_owner
-from tests.memory.test_graph_search import asked, explained, path_of
+from tests.memory.plans import planned, scans
+from tests.memory.test_graph_search import asked, path_of
 from tests.memory.test_hybrid_search import found, made_documents, store
 
 ALICE, BOB = "person:1", "person:2"
@@ -126,12 +129,14 @@ def test_one_partition_is_read(partitioned, settings, rng):
     settings.MEMORY_EXACT_SCAN_MAX = 10
     store(ALICE, made_documents(rng, [1] * 60))
     move(user_id=ALICE, limit=1000)
-    with tenant_transaction(ALICE) as user_hash, binary_cursor() as cursor:
-        plans = [explained(cursor, exact_scan(asked(user_hash, rng.normal(size=384))))]
-        with pinned(cursor):
-            plans.append(explained(cursor, nearest(asked(user_hash, rng.normal(size=384)))))
-            assert "Index Scan using memory_vectors_p" in plans[-1]
-    for plan in plans:
+    with tenant_transaction(ALICE) as user_hash, sending() as send:
+        ask = asked(user_hash, rng.normal(size=384))
+        with pinned(send, EXACT_PINS):
+            exact = scans(planned(send, exact_scan(ask)))
+        with pinned(send, PINS):
+            (graph,) = scans(planned(send, nearest(ask)))
+    assert graph.startswith("Index Scan memory_vectors_p")
+    for plan in (" ".join(exact), graph):
         assert len({f"memory_vectors_p{number}" for number in range(4) if f"memory_vectors_p{number}" in plan}) == 1
 
 

@@ -1,0 +1,50 @@
+"""The plan that a search's statement gets: the generic one, as it is prepared once for all tenants."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from django.db import connection
+from psycopg._queries import PostgresQuery
+from psycopg.adapt import Transformer
+
+from memory.best_rows import Statement
+from memory.wire import Send
+
+
+def planned(send: Send, statement: Statement) -> dict[str, Any]:
+    """The plan of a statement, run once, in the open door and under its pins."""
+    sql, parameters = statement
+    raw = send("SELECT 1").connection
+    query = PostgresQuery(Transformer(raw))
+    query.convert(sql, parameters)
+    with psycopg.ClientCursor(raw) as cursor:
+        cursor.execute(b"PREPARE planned AS " + query.query)
+        values = [parameters[name] for name in query._order or ()]
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE planned ({', '.join(['%s'] * len(values))})", values)
+        ((plans,),) = cursor.fetchall()
+        cursor.execute("DEALLOCATE planned")
+    return plans[0]["Plan"]
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan's nodes, itself first."""
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def scans(plan: dict[str, Any]) -> list[str]:
+    """The scans of tables and indexes that were run at all, as "Index Scan memory_vectors_pkey"."""
+    return [
+        f"{node['Node Type']} {node.get('Index Name') or node['Relation Name']}"
+        for node in nodes(plan)
+        if ("Index Name" in node or "Relation Name" in node) and node["Actual Loops"]
+    ]
+
+
+def is_prepared(statement: str) -> bool:
+    """Whether the connection's server has a prepared statement that holds these words."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT bool_or(position(%s in statement) > 0) FROM pg_prepared_statements", [statement])
+        return bool(cursor.fetchone()[0])
