@@ -36,17 +36,20 @@ PINS = {
 
 
 def graph_candidates(send: Send, question: Question, chunk_count: int) -> list[Any] | None:
-    """The best rows of an outgrown tenant, best first; None when so few rows are in scope that the graph yielded less
-    than was asked of it, and scanning them is both exact and quick."""
+    """The best rows of an outgrown tenant, best first; None where a scan of all its rows is the better way: while most
+    are outside the indexes, and when the graph yields less than it should, since the scope leaves too few rows near
+    the question or somebody else's rows crowd them out."""
     with pinned(send, PINS):
         # The tail first: a row that moves into the indexes meanwhile is then found twice, and never missed.
         tail, near, posted = send(*_tail(question)), send(*nearest(question)), send(*_posted(question))
-        ids, *in_tail = tail.fetchone() or ()
-        found = {chunk_id for (chunk_id,) in near.fetchall()}
-        if question.scope.narrows and question.weights.dense and len(found) < _depth(question):
+        ((ids, *in_tail),) = tail.fetchall()
+        outside, found = set(ids or ()), {chunk_id for (chunk_id,) in near.fetchall()}
+        inside = max(0, chunk_count - len(outside))
+        if len(outside) > inside or (question.weights.dense and len(found) < min(_depth(question), inside)):
             return None
         idfs = _idfs(question, dict(posted.fetchall()), in_tail, chunk_count)
-        found.update(ids or (), (chunk_id for (chunk_id,) in send(*holding(question, idfs)).fetchall()))
+        found |= outside
+        found.update(chunk_id for (chunk_id,) in send(*holding(question, idfs)).fetchall())
         return send(*rescored(question, idfs, found)).fetchall()
 
 

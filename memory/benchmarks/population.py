@@ -8,7 +8,7 @@ import numpy as np
 from django.conf import settings
 
 from memory.benchmarks.command import progress
-from memory.benchmarks.synthetic import Synthetic, zipf_sizes
+from memory.benchmarks.synthetic import FIRST_RANK, Synthetic, zipf_sizes
 from memory.benchmarks.tenants import benchmark_user, erase
 from memory.indexing import Chunk, Document, index_documents
 from memory.models import Tenant
@@ -54,7 +54,8 @@ class Population:
 
     def user_id(self, tenant: int, variant: str = "") -> str:
         """The user who holds the memories of a tenant, or a variant of them."""
-        return benchmark_user(f"query-{self.rows}-{self.tenants}-{self.words}-{self.seed}{variant}-{tenant}")
+        made = f"{FIRST_RANK}-{self.rows}-{self.tenants}-{self.words}-{self.seed}"
+        return benchmark_user(f"query-{made}{variant}-{tenant}")
 
     def memories(self, tenant: int) -> Memories:
         """What a tenant (0 is the largest) remembers."""

@@ -8,9 +8,11 @@ from functools import lru_cache
 
 import numpy as np
 
-# Zipf's law with the exponent of English; a vocabulary this large leaves most terms rare, as BM25 expects.
+# Zipf's law without its first ranks, which in a language are the stop words that the keyword index leaves out: eight
+# words of a question then stand in 0.17 of all texts of 30 words. In 40 words of SciFact it is 0.22 (9.0 terms), of
+# SQuADShifts 0.08 (5.2 terms); with the first ranks it was 1.4.
 VOCABULARY = 20_000
-ZIPF_EXPONENT = 1.0
+FIRST_RANK = 41
 TOPICS = 500
 # Cosine 0.7 to the topic's centre, 0.5 between two memories of one topic: near what all-MiniLM-L6-v2 gives.
 SPREAD = 1.0
@@ -57,7 +59,7 @@ def _world(dim: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The vocabulary, the cumulated probabilities of its words, and the topics' centres."""
     rng = np.random.default_rng(seed)
     words = _vocabulary(rng)
-    weights = 1.0 / np.arange(1, VOCABULARY + 1) ** ZIPF_EXPONENT
+    weights = 1.0 / np.arange(FIRST_RANK, FIRST_RANK + VOCABULARY)
     return words, np.cumsum(weights / weights.sum()), _unit(rng.standard_normal((TOPICS, dim), dtype=np.float32))
 
 

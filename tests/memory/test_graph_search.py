@@ -200,7 +200,9 @@ def test_planted_vectors_change_nothing(settings, small_tiers, rng, rotation):
     store(MALLORY, [[("apollo river", vector)] * 600])
     move(user_id=MALLORY, limit=1000)
     path, candidates = path_of(ALICE, vector)
-    assert (path, [c.id for c in candidates]) == ("graph", before)
+    assert [c.id for c in candidates] == before
+    # Copies crowd the graph only where tenants share directions; then the rows that it misses are found by scanning.
+    assert path == ("graph" if rotation else "exact")
 
 
 @pytest.mark.django_db

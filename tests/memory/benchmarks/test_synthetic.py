@@ -29,6 +29,13 @@ def test_texts_repeat_common_words() -> None:
     assert 300 < len(set(words)) < 4000
 
 
+def test_a_question_meets_as_many_texts_as_in_real_collections() -> None:
+    texts = [set(text.split()) for text in Synthetic(64).texts(4000, 30)]
+    questions = [set(text.split()) for text in Synthetic(64, stream=1).texts(50, 8)]
+    met = [sum(word in text for text in texts for word in question) / len(texts) for question in questions]
+    assert 0.08 < np.mean(met) < 0.25
+
+
 @pytest.mark.parametrize(("rows", "tenants"), [(100_000, 1000), (10, 10), (7, 3), (5, 1)])
 def test_zipf_sizes_add_up_and_fall(rows: int, tenants: int) -> None:
     sizes = zipf_sizes(rows, tenants)
