@@ -11,6 +11,7 @@ from django.core.management.base import CommandError
 
 from memory.benchmarks.command import BenchmarkCommand
 from memory.benchmarks.peers import INSTALL, PEERS, MissingPeer, open_peers
+from memory.benchmarks.planted import Planting, measure_planted
 from memory.benchmarks.plot import plot
 from memory.benchmarks.population import Population
 from memory.benchmarks.query import Plan, measure_query
@@ -34,9 +35,14 @@ class Command(BenchmarkCommand):
             "--product-only", action="store_true", help="neither other stores, nor plain tables, nor rotation off"
         )
         parser.add_argument("--keep", action="store_true", help="keep the memories; the next run finds them again")
+        parser.add_argument(
+            "--planted", type=int, metavar="N", help="instead: what another tenant's N copies of a question do to it"
+        )
         parser.add_argument("--plot", type=Path, metavar="DIR", help="write recall against latency as PNG and SVG")
 
     def measure(self, **options: Any) -> Report:
+        if options["planted"]:
+            return measure_planted(Planting(max(1, options["planted"]), verbosity=options["verbosity"]))
         if not 1 <= options["tenants"] <= options["rows"] or min(options["words"], options["questions"]) < 1:
             raise CommandError("--rows must be at least --tenants, and --words and --questions at least 1.")
         if options["plot"] and find_spec("matplotlib") is None:
