@@ -28,6 +28,7 @@ PINS = {
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "enable_sort": "off",
+    "enable_nestloop": "on",
     "plan_cache_mode": "force_generic_plan",
     "hnsw.ef_search": str(DEPTH),
     "hnsw.iterative_scan": "relaxed_order",

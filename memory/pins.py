@@ -1,25 +1,26 @@
 """Planner settings for the statements of a search, so that each has only one plan to take, whatever the statistics say.
 
-They are set for the transaction: `SET LOCAL` in its form as a function, several in one statement.
+Each is a `SET LOCAL`, the statement: Citus tells its workers of that, and not of `set_config()`.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from django.db import DEFAULT_DB_ALIAS, connections
+
 from memory.wire import Send
 
 
 @contextmanager
-def pinned(send: Send, pins: Mapping[str, str]) -> Iterator[None]:
-    """These settings for the statements sent inside; the transaction then gets the configured ones back.
+def pinned(send: Send, pins: Mapping[str, str], using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
+    """These settings for the statements sent inside.
 
-    Not after an error, which ends the transaction and with it the settings.
+    A transaction that goes on after the door gets its own back. The door's own ends with them, which saves as many
+    statements again; what is pinned later in it overrides them by name.
     """
-    _set(send, pins)
+    for name, value in pins.items():
+        send(f"SET LOCAL {name} = '{value}'", ())
     yield
-    _set(send, dict.fromkeys(pins))
-
-
-def _set(send: Send, pins: Mapping[str, str | None]) -> None:
-    calls = ", ".join("set_config(%s, %s, true)" for _ in pins)
-    send(f"SELECT {calls}", [part for pin in pins.items() for part in pin])
+    if len(connections[using].atomic_blocks) > 1:
+        for name in pins:
+            send(f"SET LOCAL {name} TO DEFAULT", ())
