@@ -9,6 +9,7 @@ from uuid import UUID
 
 import numpy as np
 import psycopg
+from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from memory import metrics, rows
@@ -100,7 +101,8 @@ async def index_memory_chunk(
 ) -> UUID:
     """Store a document of one chunk over an async connection as memory_app; replaces what the doc_id had.
 
-    Returns the chunk's id. Raises InvalidDocument naming the field, InvalidUserId.
+    In a transaction of the caller's, a later write moves the chunk of an outgrown tenant into the indexes. Returns the
+    chunk's id. Raises InvalidDocument naming the field, InvalidUserId.
     """
     document = Document(doc_id=doc_id, source=source, chunks=(Chunk(text, embedding),), metadata=metadata)
     _refuse_invalid([document])
@@ -118,6 +120,8 @@ async def index_memory_chunk(
             gone = sum(count for count, _ in replaced.values())
             await cursor.execute(rows.COUNT_CHUNKS, [1 - gone, user_hash])
     metrics.CHUNKS_INDEXED.inc()
+    if has_outgrown(tenant.chunk_count):
+        await sync_to_async(keep_up)(user_id=user_id, written=1)
     return UUID(str(chunk_id))
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import connection, connections
 
 from memory.asking import Question, question
@@ -13,7 +14,7 @@ from memory.exact_scan import PINS as EXACT_PINS
 from memory.exact_scan import exact_scan
 from memory.graph_search import PINS, holding, nearest, rescored
 from memory.growing import move
-from memory.indexing import Chunk, Document, index_documents
+from memory.indexing import Chunk, Document, index_documents, index_memory_chunk
 from memory.models import MemoryTerm, MemoryVector
 from memory.pins import pinned
 from memory.rls import tenant_transaction
@@ -325,3 +326,16 @@ def test_growing_through_the_boundary_under_load_always_answers(small_tiers, rng
     assert path_of(ALICE, vector)[0] == "graph"
     with tenant_transaction(ALICE):
         assert MemoryVector.objects.count() == 201
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_asynchronous_write_moves_rows_too(small_tiers, rng):
+    store(ALICE, made_documents(rng, [1] * 110))
+
+    async def write():
+        async with await connection.connect_async() as conn:
+            await index_memory_chunk(conn, ALICE, "more", "", "apollo", rng.normal(size=384), {})
+
+    async_to_sync(write)()
+    with tenant_transaction(ALICE):
+        assert MemoryVector.objects.filter(outgrown=True).count() >= 1
