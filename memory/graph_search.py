@@ -19,6 +19,12 @@ from memory.wire import Send
 
 DEPTH = 200  # candidates from the graph, and as many from the postings
 POSTINGS = 2_000  # of each term, the heaviest first; the others still count where a row is scored
+POSTINGS_IN_SCOPE = 500  # where a scope narrows: every posting's row has to be looked up
+
+_IN_SCOPE = """
+            CROSS JOIN LATERAL (
+                SELECT FROM memory_vectors v WHERE v.user_hash = %(user_hash)s AND v.id = t.id{conditions} OFFSET 0
+            ) v"""
 
 _BASE = """dense, bm25 * scale AS lexical,
         %(dense_weight)s::float8 * dense + %(lexical_weight)s::float8 * bm25 * scale AS base"""
@@ -40,13 +46,17 @@ def graph_candidates(send: Send, question: Question, chunk_count: int) -> list[A
     """The best rows of an outgrown tenant, best first; None where a scan of all its rows is the better way: while most
     are outside the indexes, and when the graph yields less than it should, since the scope leaves too few rows near
     the question or somebody else's rows crowd them out."""
+    dense = bool(question.weights.dense)
+    if question.scope.narrows and not dense:
+        return None  # without near ones, all that a term's best postings miss would be missed
     with pinned(send, PINS):
         # The tail first: a row that moves into the indexes meanwhile is then found twice, and never missed.
-        tail, near, posted = send(*_tail(question)), send(*nearest(question)), send(*_posted(question))
+        tail, posted = send(*_tail(question)), send(*_posted(question))
+        near = send(*nearest(question)).fetchall() if dense else []
         ((ids, *in_tail),) = tail.fetchall()
-        outside, found = set(ids or ()), {chunk_id for (chunk_id,) in near.fetchall()}
+        outside, found = set(ids or ()), {chunk_id for (chunk_id,) in near}
         inside = max(0, chunk_count - len(outside))
-        if len(outside) > inside or (question.weights.dense and len(found) < min(_depth(question), inside)):
+        if len(outside) > inside or (dense and len(found) < min(_depth(question), inside)):
             return None
         idfs = _idfs(question, dict(posted.fetchall()), in_tail, chunk_count)
         found |= outside
@@ -72,26 +82,23 @@ def nearest(question: Question) -> Statement:
 
 
 def holding(question: Question, idfs: Mapping[int, float]) -> Statement:
-    """The rows in scope with the highest score, as far as each term's POSTINGS best postings tell."""
+    """The rows in scope with the highest score, as far as each term's best postings in scope tell."""
     conditions, parameters = question.scope.conditions(question.user_hash, question.recipe)
-    join = "JOIN memory_vectors v ON v.user_hash = %(user_hash)s AND v.id = t.id" if conditions else ""
     sql = f"""
     SELECT t.id
     FROM unnest(%(terms)b::int4[], %(idfs)b::float8[]) AS asked (term, idf)
     CROSS JOIN LATERAL (
-        SELECT id, weight FROM memory_terms
-        WHERE user_hash = %(user_hash)s AND term = asked.term
-        ORDER BY weight DESC LIMIT %(postings)s
+        SELECT t.id, t.weight FROM memory_terms t{_IN_SCOPE.format(conditions=conditions) if conditions else ""}
+        WHERE t.user_hash = %(user_hash)s AND t.term = asked.term
+        ORDER BY t.weight DESC LIMIT %(postings)s
     ) t
-    {join}
-    WHERE true{conditions}
     GROUP BY t.id ORDER BY sum(t.weight * asked.idf) DESC, t.id LIMIT %(depth)s
     """  # noqa: S608
     return sql, {
         "user_hash": question.user_hash,
         "terms": list(idfs),
         "idfs": list(idfs.values()),
-        "postings": POSTINGS,
+        "postings": POSTINGS_IN_SCOPE if conditions else POSTINGS,
         "depth": _depth(question),
         **parameters,
     }

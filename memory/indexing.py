@@ -11,6 +11,7 @@ import numpy as np
 import psycopg
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from psycopg.pq import TransactionStatus
 
 from memory import metrics, rows
 from memory.building import PlainChunk, build_rows
@@ -120,7 +121,7 @@ async def index_memory_chunk(
             gone = sum(count for count, _ in replaced.values())
             await cursor.execute(rows.COUNT_CHUNKS, [1 - gone, user_hash])
     metrics.CHUNKS_INDEXED.inc()
-    if has_outgrown(tenant.chunk_count):
+    if has_outgrown(tenant.chunk_count) and conn.info.transaction_status == TransactionStatus.IDLE:
         await sync_to_async(keep_up)(user_id=user_id, written=1)
     return UUID(str(chunk_id))
 

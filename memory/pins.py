@@ -6,21 +6,19 @@ Each is a `SET LOCAL`, the statement: Citus tells its workers of that, and not o
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from django.db import DEFAULT_DB_ALIAS, connections
-
 from memory.wire import Send
 
 
 @contextmanager
-def pinned(send: Send, pins: Mapping[str, str], using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
-    """These settings for the statements sent inside.
+def pinned(send: Send, pins: Mapping[str, str], *, restore: bool = True) -> Iterator[None]:
+    """These settings for the statements sent inside; the transaction then gets those of the session again.
 
-    A transaction that goes on after the door gets its own back. The door's own ends with them, which saves as many
-    statements again; what is pinned later in it overrides them by name.
+    `restore=False` saves as many statements, for the last ones of a transaction that ends behind them. After an error
+    nothing has to be taken back: it ends the transaction, or rolls back to where the pins were not set.
     """
     for name, value in pins.items():
         send(f"SET LOCAL {name} = '{value}'", ())
     yield
-    if len(connections[using].atomic_blocks) > 1:
+    if restore:
         for name in pins:
             send(f"SET LOCAL {name} TO DEFAULT", ())

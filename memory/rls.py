@@ -64,9 +64,9 @@ def tenant_transaction(
     else's atomic block it joins that transaction, and takes the setting back before it leaves, because a released
     savepoint would keep it. While several HMAC keys are accepted, it finds out which hash the user has now, and that
     hash stays the user's until the transaction ends; `alone` waits until no other door of the user is open, which is
-    for whoever takes the user's `tenants` row away. `pipelined`: statements travel together with those that open the
-    door, and only a fetch and the end wait for the server, where errors show; not while several HMAC keys are accepted.
-    Raises TenantNotBound, InvalidUserId, or SecondTenant when another user's door is open.
+    for whoever takes the user's `tenants` row away. `pipelined`: statements travel together with the one that names the
+    user, and only a fetch and the end wait for the server, where an error shows at the latest; not while several HMAC
+    keys are accepted. Raises TenantNotBound, InvalidUserId, or SecondTenant when another user's door is open.
     """
     candidates = user_hashes(current_user_id() if user_id is None else user_id)
     with _door(candidates, using=using, alone=alone, pipelined=pipelined) as user_hash:
@@ -115,7 +115,7 @@ def across_user_hashes(
     if connection in _open_doors:
         raise SecondTenant(SecondTenant.__doc__)
     user = UserHashes(connection, user_hashes(user_id))
-    joined = connection.in_atomic_block
+    joined = _in_transaction(connection)
     with transaction.atomic(using=using):
         if lock_timeout_ms:
             _found(connection, f"SET LOCAL lock_timeout = {int(lock_timeout_ms)}")
@@ -143,7 +143,7 @@ def _door(
                 _found(connection, hold_user(candidates, alone=True))
             yield open_hash
         return
-    joined = connection.in_atomic_block
+    joined = _in_transaction(connection)
     # Which of several hashes is the user's has to be known before anything else is sent.
     pipelined = pipelined and len(candidates) == 1
     with transaction.atomic(using=using), _pipeline(connection) if pipelined else nullcontext():
@@ -168,6 +168,16 @@ def _enter(connection: BaseDatabaseWrapper, candidates: Sequence[UserHash], *, a
         return _resolve(connection, resolution(candidates, alone=alone))
     _set_local(connection, candidates[0])
     return candidates[0]
+
+
+def outlives_the_door(using: str = DEFAULT_DB_ALIAS) -> bool:
+    """Whether the transaction goes on behind the innermost open door, because the caller had begun it."""
+    connection = connections[using]
+    return len(connection.atomic_blocks) > 1 or not connection.commit_on_exit
+
+
+def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    return connection.in_atomic_block or not connection.get_autocommit()
 
 
 def open_user_hash(using: str = DEFAULT_DB_ALIAS) -> UserHash:

@@ -15,6 +15,7 @@ from memory.graph_search import graph_candidates
 from memory.growing import has_outgrown
 from memory.pins import pinned
 from memory.recipe import Recipe, recorded
+from memory.rls import outlives_the_door
 from memory.wire import Send
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def _state(asked: psycopg.Cursor[Any]) -> TenantState | None:
 
 def _scan(send: Send, question: Question) -> psycopg.Cursor[Any]:
     statement = exact_scan(question)
-    with pinned(send, PINS):
+    with pinned(send, PINS, restore=outlives_the_door()):
         return send(*statement)
 
 

@@ -22,6 +22,8 @@ from memory.rls import open_user_hash
 Parameters = Mapping[str, Any] | Sequence[Any]
 Send = Callable[[str, Parameters], psycopg.Cursor[Any]]
 
+MOST_PREPARED = 40  # parameters; a search has 7, one for each term, and those of its filters
+
 _VECTOR_HEADER = Struct(">HH")  # dimensions, and 16 bits that are unused
 
 
@@ -46,15 +48,16 @@ def binary_cursor(using: str = DEFAULT_DB_ALIAS) -> Iterator[psycopg.Cursor[Any]
 def sending(using: str = DEFAULT_DB_ALIAS) -> Iterator[Send]:
     """A function that sends a statement in the open door and returns the cursor that will have its binary result.
 
-    Every statement is prepared at its first use on a connection, where the settings allow it. In a pipelined door
-    nothing is waited for before a fetch. Raises as `binary_cursor` does.
+    A statement with parameters is prepared at its first use on a connection, where the settings allow it, unless it has
+    so many that it will seldom come again in that form. In a pipelined door nothing is waited for before a fetch.
+    Raises as `binary_cursor` does.
     """
     with binary_cursor(using) as first:
 
         def send(sql: str, parameters: Parameters = ()) -> psycopg.Cursor[Any]:
             cursor = psycopg.Cursor(first.connection)
             cursor.format = psycopg.pq.Format.BINARY
-            return cursor.execute(sql, parameters, prepare=True)
+            return cursor.execute(sql, parameters, prepare=0 < len(parameters) <= MOST_PREPARED)
 
         yield send
 

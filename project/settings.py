@@ -208,6 +208,9 @@ LOGGING: dict[str, Any] = {
         "django.request": {"level": "ERROR", "filters": ["path"]},
         "sentence_transformers": {"level": "WARNING"},
         "axes": {"level": "WARNING"},
+        # Its warnings about a pipeline that failed quote the server's message, and that the values of a statement.
+        "psycopg": {"level": "ERROR"},
+        "psycopg.pool": {"level": "WARNING"},
         # runserver's own access log prints raw paths and query strings.
         "django.server": {"handlers": [], "level": "ERROR", "propagate": True},
     },
@@ -309,7 +312,7 @@ DATABASE_ROLES = dsn.roles(
 DATABASE_POOL_MIN_SIZE = env.int("DATABASE_POOL_MIN_SIZE", default=1)
 DATABASE_POOL_MAX_SIZE = env.int("DATABASE_POOL_MAX_SIZE", default=10)
 DATABASE_POOL_TIMEOUT = env.float("DATABASE_POOL_TIMEOUT", default=2.0)
-# Searches are prepared on the server. Off where a pooler cannot carry that: PgBouncer before 1.21.
+# Searches are prepared on the server. Off where a pooler cannot carry that: PgBouncer before 1.22.
 DATABASE_PREPARED_STATEMENTS = env.bool("DATABASE_PREPARED_STATEMENTS", default=True)
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {
@@ -319,7 +322,8 @@ DATABASES: dict[str, dict[str, Any]] = {
         **dsn.django_settings(DATABASE_ROLES["app"]),
     }
 }
-# Never by the number of times a statement was seen: only what asks to be prepared is.
+# Never by the number of times a statement was seen: only what asks to be prepared is. (psycopg then counts the last
+# hundred statements of a connection, in this process' memory.)
 DATABASES["default"]["OPTIONS"]["prepare_threshold"] = sys.maxsize if DATABASE_PREPARED_STATEMENTS else None
 DATABASES["default"]["OPTIONS"]["pool"] = {
     "min_size": DATABASE_POOL_MIN_SIZE,

@@ -43,8 +43,8 @@ def scans(plan: dict[str, Any]) -> list[str]:
     ]
 
 
-def is_prepared(statement: str) -> bool:
-    """Whether the connection's server has a prepared statement that holds these words."""
+def times_prepared(words: str) -> int:
+    """How many prepared statements of this connection hold these words."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT bool_or(position(%s in statement) > 0) FROM pg_prepared_statements", [statement])
-        return bool(cursor.fetchone()[0])
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE position(%s in statement) > 0", [words])
+        return int(cursor.fetchone()[0])

@@ -9,7 +9,8 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import connection, connections
 
-from memory.asking import Question, question
+from memory import metrics
+from memory.asking import Question, Weights, question
 from memory.exact_scan import PINS as EXACT_PINS
 from memory.exact_scan import exact_scan
 from memory.graph_search import PINS, holding, nearest, rescored
@@ -23,8 +24,8 @@ from memory.tiers import GRAPH_INDEX
 from memory.wire import sending
 from project.database.roles import as_owner
 from tests.memory.brute_force import fused
-from tests.memory.plans import is_prepared, nodes, planned, scans
-from tests.memory.test_hybrid_search import found, made_documents, store
+from tests.memory.plans import nodes, planned, scans, times_prepared
+from tests.memory.test_hybrid_search import WORDS, found, made_documents, store
 from tests.memory.waiting import in_thread, wait_until_one_waits
 
 ALICE, MALLORY = "person:1", "person:2"
@@ -51,11 +52,10 @@ def asked(user_hash, vector, text="apollo river", **options) -> Question:
     return question(user_hash, vector=vector, query=text, limit=24, **options)
 
 
-def path_of(user_id, vector, **options):
-    from memory import metrics
+def path_of(user_id, vector, text="apollo river", **options):
 
     before = {path: metrics.CANDIDATE_SEARCHES.labels(path)._value.get() for path in ("graph", "exact")}
-    candidates = found(user_id, "apollo river", vector, **options)
+    candidates = found(user_id, text, vector, **options)
     (path,) = [p for p, count in before.items() if metrics.CANDIDATE_SEARCHES.labels(p)._value.get() > count]
     return path, candidates
 
@@ -92,9 +92,9 @@ def test_rows_that_are_not_yet_in_the_indexes_are_found(small_tiers, rng):
     assert (path, candidates[0].id) == ("graph", new)
 
 
-def store_one(user_id, doc_id, text, vector):
+def store_one(user_id, doc_id, text, vector, source=""):
     (document,) = index_documents(
-        user_id=user_id, documents=[Document(doc_id=doc_id, source="", chunks=(Chunk(text, vector),))]
+        user_id=user_id, documents=[Document(doc_id=doc_id, source=source, chunks=(Chunk(text, vector),))]
     )
     return document.chunk_ids
 
@@ -177,6 +177,19 @@ def test_narrow_filters_lose_nothing(small_tiers, rng):
     assert not found(ALICE, "apollo", vector, created_before=datetime.now(UTC) - day)
     path, candidates = path_of(ALICE, vector, created_after=datetime.now(UTC) - day)
     assert (path, len(candidates)) == ("graph", 24)
+
+
+@pytest.mark.django_db
+def test_a_filter_loses_no_keyword_behind_heavier_ones_out_of_scope(small_tiers, rng, monkeypatch):
+    monkeypatch.setattr("memory.graph_search.POSTINGS_IN_SCOPE", 8)
+    vector = rng.normal(size=384)
+    for source, text, count in (("out", "zeppelin", 60), ("in", "garden", 250)):
+        for number in range(count):
+            store_one(ALICE, f"{source}-{number}", text, rng.normal(size=384), source)
+    (needle,) = store_one(ALICE, "needle", "zeppelin " + " ".join(WORDS) * 3, -vector, "in")
+    move(user_id=ALICE, limit=1000)
+    path, candidates = path_of(ALICE, vector, "zeppelin", source="in", weights=Weights(lexical=4.0))
+    assert (path, candidates[0].id) == ("graph", needle)
 
 
 @pytest.mark.django_db
@@ -282,8 +295,9 @@ def test_no_step_is_repeated_for_a_tenant_that_the_statistics_do_not_know(settin
 @pytest.mark.django_db
 def test_a_search_is_prepared_once_and_only_where_the_settings_allow_it(rng):
     store(ALICE, made_documents(rng, [2] * 30))
-    found(ALICE, "apollo", rng.normal(size=384))
-    assert is_prepared("WITH scanned AS")
+    for _ in range(3):
+        found(ALICE, "apollo", rng.normal(size=384))
+    assert times_prepared("WITH scanned AS") == 1
     raw, threshold = connection.connection, connection.connection.prepare_threshold
     raw.prepare_threshold = None
     try:
@@ -291,7 +305,7 @@ def test_a_search_is_prepared_once_and_only_where_the_settings_allow_it(rng):
             cursor.execute("DEALLOCATE ALL")
         raw._prepared.clear()
         found(ALICE, "apollo", rng.normal(size=384))
-        assert not is_prepared("WITH scanned AS")
+        assert times_prepared("WITH scanned AS") == 0
     finally:
         raw.prepare_threshold = threshold
 
@@ -339,3 +353,25 @@ def test_an_asynchronous_write_moves_rows_too(small_tiers, rng):
     async_to_sync(write)()
     with tenant_transaction(ALICE):
         assert MemoryVector.objects.filter(outgrown=True).count() >= 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_scan_after_the_graph_is_planned_as_any_scan(small_tiers, rng, monkeypatch):
+    """The pins of the graph are gone when it gives way, also where the transaction ends with the scan."""
+    outgrown_tenant(rng)
+    seen = []
+
+    def watched(asked):
+        with connection.cursor() as cursor:
+            for name in PINS:
+                cursor.execute(f"SHOW {name}")
+                seen.append((name, cursor.fetchone()[0]))
+        return exact_scan(asked)
+
+    monkeypatch.setattr("memory.tiers.exact_scan", watched)
+    assert path_of(ALICE, rng.normal(size=384), doc_id="doc-7")[0] == "exact"
+    assert {value for name, value in seen if name.startswith("enable_")} == {"on"}
+    assert dict(seen)["plan_cache_mode"] == "auto"
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW enable_seqscan")
+        assert cursor.fetchone() == ("on",)
