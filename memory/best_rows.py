@@ -42,7 +42,7 @@ _UNLIFTED = """best AS MATERIALIZED (
 # While the statistics do not know a new tenant, the planner takes it for a single row, and would run whole steps again
 # for every row there is. So every step that others read is materialised, the rows are fetched one by one (OFFSET 0
 # keeps that from being turned around), and both unique keys are named, whichever of the two indexes it takes.
-_OPENED = """SELECT c.id, c.doc_id, c.source, c.chunk_index, c.enc_key_id, c.text_cipher, c.meta_cipher,
+OPENED = """SELECT c.id, c.doc_id, c.source, c.chunk_index, c.enc_key_id, c.text_cipher, c.meta_cipher,
            c.created_at, best.score, best.dense, best.lexical, coalesce(best.neighbours, 0)
     FROM best CROSS JOIN LATERAL (
         SELECT * FROM memory_chunks c
@@ -58,7 +58,7 @@ def best_rows(question: Question, near: str) -> str:
     """Steps from `reached` to rows of memory.retrieval.Candidate's fields, best first. `near`: SQL of that step, from
     `wanted` (doc_id, chunk_index, distance to one of the best); it repeats the columns of `reached` and `distance`."""
     best = f"{_WANTED}, {near}, {_LIFTED}" if question.weights.neighbour else _UNLIFTED
-    return f"{best}\n    {_OPENED}"
+    return f"{best}\n    {OPENED}"
 
 
 def base_parameters(question: Question) -> dict[str, Any]:

@@ -8,7 +8,7 @@ are those of the rows in scope.
 from pgvector import SparseVector
 
 from memory.asking import Question
-from memory.best_rows import Statement, base_parameters, best_rows
+from memory.best_rows import OPENED, Statement, base_parameters, best_rows
 from memory.lexical import DIMENSIONS
 
 # By the tenant's index, and joined by hashing: nested loops would be taken for a tenant that the statistics do not
@@ -21,15 +21,37 @@ _IDF = "ln(1 + (count(*) - count({term}) + 0.5::float8) / (count({term}) + 0.5::
 _NEAR = "near AS MATERIALIZED (SELECT r.*, distance FROM reached r JOIN wanted USING (doc_id, chunk_index))"
 
 
+# Reading a row's last columns, behind its vector, takes as long as a third of the product: left to the best rows.
+_BY_VECTOR = """
+    WITH nearest AS MATERIALIZED (
+        SELECT v.id, -(v.embedding <#> %(vector)b) AS dense
+        FROM memory_vectors v
+        WHERE v.user_hash = %(user_hash)s{conditions}
+        ORDER BY dense DESC, v.id LIMIT %(limit)s
+    ), best AS MATERIALIZED (
+        SELECT n.id, place.doc_id, place.chunk_index, n.dense, 0::float8 AS lexical, 0::float8 AS neighbours,
+               %(dense_weight)s::float8 * n.dense AS score
+        FROM nearest n CROSS JOIN LATERAL (
+            SELECT doc_id, chunk_index FROM memory_vectors WHERE user_hash = %(user_hash)s AND id = n.id OFFSET 0
+        ) place
+    )
+    {opened}
+    """
+
+
 def exact_scan(question: Question) -> Statement:
     """The best `limit` rows, best first, as rows of memory.retrieval.Candidate's fields, and the parameters."""
-    terms = {f"term{number}": dimension for number, dimension in enumerate(question.terms)}
     conditions, parameters = question.scope.conditions(question.user_hash, question.recipe)
+    if not question.terms and not question.weights.neighbour:
+        sql = _BY_VECTOR.format(conditions=conditions, opened=OPENED)
+        return sql, base_parameters(question) | parameters
+    terms = {f"term{number}": dimension for number, dimension in enumerate(question.terms)}
     sql = f"""
     WITH scanned AS (
         SELECT v.id, v.doc_id, v.chunk_index, -(v.embedding <#> %(vector)b) AS dense{_term_columns(terms)}
         FROM memory_vectors v
         WHERE v.user_hash = %(user_hash)s{conditions}
+        OFFSET 0 -- or each of the columns below that is made from `dense` would work it out again
     ), {_reached(terms)}, {best_rows(question, _NEAR)}
     """  # noqa: S608  (names come from this package, values are parameters)
     units = {term: SparseVector({dimension: 1.0}, DIMENSIONS) for term, dimension in terms.items()}
@@ -37,8 +59,7 @@ def exact_scan(question: Question) -> Statement:
 
 
 def _reached(terms: dict[str, int]) -> str:
-    """Steps from `scanned` to `reached`. Working a score out again costs less than keeping it for every row; without
-    terms, and neighbours, a single pass is all it takes."""
+    """Steps from `scanned` to `reached`. Working a score out again costs less than keeping it for every row."""
     if not terms:
         return "reached AS (SELECT *, 0::float8 AS lexical, %(dense_weight)s::float8 * dense AS base FROM scanned)"
     idfs = ", ".join(_IDF.format(term=term) for term in terms)

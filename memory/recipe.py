@@ -25,7 +25,7 @@ class Recipe:
 
     def as_text(self) -> str:
         """Canonical JSON, as the tenant's row holds it: equal recipes are equal texts."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return _text_of(self)
 
 
 def configured() -> Recipe:
@@ -42,6 +42,11 @@ def configured() -> Recipe:
 def recorded(text: str) -> Recipe:
     """The recipe in a tenant's row; an empty one, from before recipes were recorded, is the configured."""
     return _parse(text) if text else configured()
+
+
+@lru_cache(maxsize=64)
+def _text_of(recipe: Recipe) -> str:
+    return json.dumps(asdict(recipe), sort_keys=True, separators=(",", ":"))
 
 
 @lru_cache(maxsize=64)

@@ -58,7 +58,7 @@ class JSONCodec:
 
     def decode(self, data: bytes) -> Any:
         try:
-            value = json.loads(data)
+            value = json.loads(data.decode("utf-8"))  # given bytes, it would guess at encodings first
         except (ValueError, RecursionError):
             raise InvalidTag from None
         if not isinstance(value, dict):

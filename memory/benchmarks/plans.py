@@ -30,8 +30,9 @@ def explain(user_id: str, *, query: str, vector: np.ndarray, weights: Weights, l
     with tenant_transaction(user_id) as user_hash, sending() as send:
 
         def explaining(sql: str, parameters: Parameters) -> psycopg.Cursor[Any]:
-            ((plans,),) = send(EXPLAIN + sql, parameters).fetchall()
-            _note(explained, plans[0]["Plan"])
+            if sql.lstrip().startswith(("SELECT", "WITH")):  # the others set the planner
+                ((plans,),) = send(EXPLAIN + sql, parameters).fetchall()
+                _note(explained, plans[0]["Plan"])
             return send(sql, parameters)
 
         state = tenant_state(explaining, user_hash)
