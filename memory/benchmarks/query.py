@@ -56,7 +56,7 @@ NOTES = (
     " index, one statement through psycopg, texts included.",
     "Other stores answer with row numbers, without texts; chroma and qdrant-local: a collection per tenant,"
     " chroma-filter: one collection and a metadata filter, lancedb: one table and a scalar index on the tenant.",
-    "All engines take turns, question by question, another one first each time, in one process on one machine.",
+    "All engines take turns, question by question, in a random order, in one process on one machine.",
 )
 
 Search = Callable[[str, np.ndarray], list[int]]
@@ -193,15 +193,16 @@ def ask(
 ) -> Iterator[tuple[str, float, np.ndarray]]:
     """Per engine its name, mean recall, and milliseconds per question.
 
-    They take turns question by question, and another one begins each time: whoever follows an engine whose threads are
-    still winding down, or that has filled the processor's caches, pays for it.
+    They take turns question by question, in another order each time: whoever follows an engine whose threads are still
+    winding down, or that has filled the processor's caches, pays for it.
     """
+    rng = np.random.default_rng(each.tenant)
     recalls: dict[str, list[float]] = {name: [] for name in searches}
     times: dict[str, list[float]] = {name: [] for name in searches}
     rounds = [*range(min(WARM_UP, len(each.questions))), *range(len(each.questions))]
     for place, number in enumerate(rounds):
         query, vector = each.questions[number]
-        for name in _rotated(list(searches), place):
+        for name in rng.permutation(list(searches)):
             search = searches[name]
             started = perf_counter()
             found = search(query, vector)
@@ -212,11 +213,6 @@ def ask(
                 times[name].append(elapsed)
     for name in searches:
         yield name, float(np.mean(recalls[name])), np.array(times[name])
-
-
-def _rotated(names: list[str], by: int) -> list[str]:
-    by %= len(names)
-    return names[by:] + names[:by]
 
 
 def plan_row(population: Population, each: Subject, weights: Weights | None) -> Row:
