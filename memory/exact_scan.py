@@ -18,8 +18,9 @@ PINS = {"enable_seqscan": "off", "enable_nestloop": "off", "plan_cache_mode": "f
 # ln(1 + (N - df + 0.5) / (df + 0.5)), as memory.lexical has it: a term's weight is null where a row lacks it.
 _IDF = "ln(1 + (count(*) - count({term}) + 0.5::float8) / (count({term}) + 0.5::float8)) AS {term}_idf"
 
-_NEAR = "near AS MATERIALIZED (SELECT r.*, distance FROM reached r JOIN wanted USING (doc_id, chunk_index))"
+_HOLDS = ", v.lexical, (v.lexical <#> %(any)b) < 0 AS holds"
 
+_NEAR = "near AS MATERIALIZED (SELECT r.*, distance FROM reached r JOIN wanted USING (doc_id, chunk_index))"
 
 # Reading a row's last columns, behind its vector, takes as long as a third of the product: left to the best rows.
 _BY_VECTOR = """
@@ -47,15 +48,24 @@ def exact_scan(question: Question) -> Statement:
         return sql, base_parameters(question) | parameters
     terms = {f"term{number}": dimension for number, dimension in enumerate(question.terms)}
     sql = f"""
-    WITH scanned AS (
-        SELECT v.id, v.doc_id, v.chunk_index, -(v.embedding <#> %(vector)b) AS dense{_term_columns(terms)}
-        FROM memory_vectors v
-        WHERE v.user_hash = %(user_hash)s{conditions}
-        OFFSET 0 -- or each of the columns below that is made from `dense` would work it out again
+    WITH scanned AS ({_scanned(terms, conditions)}
     ), {_reached(terms)}, {best_rows(question, _NEAR)}
     """  # noqa: S608  (names come from this package, values are parameters)
-    units = {term: SparseVector({dimension: 1.0}, DIMENSIONS) for term, dimension in terms.items()}
-    return sql, base_parameters(question) | units | parameters
+    return sql, base_parameters(question) | _unit_vectors(terms) | parameters
+
+
+def _scanned(terms: dict[str, int], conditions: str) -> str:
+    """Every row's cosine and, of the few that hold any of the terms, its weight for each: null for those it lacks."""
+    # OFFSET 0, or each of the columns that are made from these would work them out again.
+    rows = f"""
+        SELECT v.id, v.doc_id, v.chunk_index, -(v.embedding <#> %(vector)b) AS dense{_HOLDS if terms else ""}
+        FROM memory_vectors v
+        WHERE v.user_hash = %(user_hash)s{conditions}
+        OFFSET 0"""  # noqa: S608
+    if not terms:
+        return rows
+    weights = ", ".join(f"CASE WHEN holds THEN nullif(-(lexical <#> %({term})b), 0) END AS {term}" for term in terms)
+    return f"SELECT id, doc_id, chunk_index, dense, holds, {weights} FROM ({rows}) v"  # noqa: S608
 
 
 def _reached(terms: dict[str, int]) -> str:
@@ -65,7 +75,8 @@ def _reached(terms: dict[str, int]) -> str:
     idfs = ", ".join(_IDF.format(term=term) for term in terms)
     bm25 = " + ".join(f"coalesce({term}, 0) * {term}_idf" for term in terms)
     return f"""idf AS MATERIALIZED (SELECT {idfs} FROM scanned
-    ), weighed AS NOT MATERIALIZED (SELECT id, doc_id, chunk_index, dense, {bm25} AS bm25 FROM scanned, idf
+    ), weighed AS NOT MATERIALIZED (
+        SELECT id, doc_id, chunk_index, dense, CASE WHEN holds THEN {bm25} ELSE 0 END AS bm25 FROM scanned, idf
     ), scale AS MATERIALIZED (SELECT coalesce(1 / nullif(max(bm25), 0), 0) AS scale FROM weighed
     ), reached AS NOT MATERIALIZED (
         SELECT id, doc_id, chunk_index, dense, bm25 * scale AS lexical,
@@ -74,6 +85,7 @@ def _reached(terms: dict[str, int]) -> str:
     )"""  # noqa: S608
 
 
-def _term_columns(terms: dict[str, int]) -> str:
-    # A row's weight for one term: its inner product with that term's unit vector, null where it has none.
-    return "".join(f", nullif(-(v.lexical <#> %({term})b), 0) AS {term}" for term in terms)
+def _unit_vectors(terms: dict[str, int]) -> dict[str, SparseVector]:
+    # A row's weight for a term is its inner product with that term's unit vector; all together tell whether it has any.
+    units = {term: SparseVector({dimension: 1.0}, DIMENSIONS) for term, dimension in terms.items()}
+    return units | ({"any": SparseVector(dict.fromkeys(terms.values(), 1.0), DIMENSIONS)} if terms else {})
