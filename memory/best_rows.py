@@ -21,7 +21,8 @@ _WANTED = """top AS MATERIALIZED (SELECT doc_id, chunk_index FROM reached ORDER 
         GROUP BY 1, 2
     )"""
 
-# Where a document has one chunk, or its others are out of scope, there is nothing to lift by.
+# Where a document has one chunk, or its others are out of scope, there is nothing to lift by. Of a row two places away
+# only one neighbour is known, which matters where that one was not reached itself: it lifts others and is no answer.
 _LIFTED = """beside AS (
         SELECT *, avg(base) OVER (
             PARTITION BY doc_id ORDER BY chunk_index RANGE BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE CURRENT ROW

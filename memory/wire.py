@@ -38,7 +38,7 @@ def binary_cursor(using: str = DEFAULT_DB_ALIAS) -> Iterator[psycopg.Cursor[Any]
     raw = wrapper.connection
     with wrapper.wrap_database_errors:
         # Before the cursor is made: it takes a copy of the connection's adapters.
-        know_vectors(raw)
+        _know_vectors(raw)
         with psycopg.Cursor(raw) as cursor:
             cursor.format = psycopg.pq.Format.BINARY
             yield cursor
@@ -62,8 +62,7 @@ def sending(using: str = DEFAULT_DB_ALIAS) -> Iterator[Send]:
         yield send
 
 
-def know_vectors(conn: psycopg.Connection[Any]) -> None:
-    """Teach a connection the vector types, once."""
+def _know_vectors(conn: psycopg.Connection[Any]) -> None:
     if not _knows_vectors(conn):
         _register(conn, TypeInfo.fetch(conn, "vector"), TypeInfo.fetch(conn, "sparsevec"))
 

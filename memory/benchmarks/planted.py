@@ -25,20 +25,24 @@ BEYOND = 1_000  # rows above MEMORY_EXACT_SCAN_MAX, where the graph begins
 SLOWER = 1.5
 
 NOTE = (
-    "At least as many as put their tenant into the graph. The victim's questions are asked before and after another"
-    " tenant stores the copies of one of them. changed = questions with another answer than before; p50_ms of all"
-    " questions, ratio = after / before."
+    "The victim's questions are asked before and after another tenant stores the copies of one of them. changed ="
+    " questions with another answer than before; p50_ms of all questions, ratio = after / before."
 )
 
 
 @dataclass(frozen=True)
 class Planting:
-    """`copies` of one question among the rows of another tenant; `questions` are asked `rounds` times."""
+    """Copies of one question, `at_least` so many, are another tenant's; `questions` are asked `rounds` times."""
 
-    copies: int
+    at_least: int
     questions: int = 20
     rounds: int = 5
     verbosity: int = 1
+
+    @property
+    def copies(self) -> int:
+        """As many as it takes to be in the graph, where the rows of small tenants never are."""
+        return max(self.at_least, settings.MEMORY_EXACT_SCAN_MAX + 1)
 
 
 def measure_planted(plan: Planting) -> Report:
@@ -82,9 +86,7 @@ def _victim(plan: Planting, user_id: str, size: int) -> tuple[str, list[tuple[st
 
 def _plant(plan: Planting, user_id: str, question: tuple[str, np.ndarray]) -> None:
     text, vector = question
-    # As many as it takes to be in the graph, where the rows of small tenants never are.
-    copies = max(plan.copies, settings.MEMORY_EXACT_SCAN_MAX + 1)
-    _store(user_id, Memories([text] * copies, np.tile(vector, (copies, 1))))
+    _store(user_id, Memories([text] * plan.copies, np.tile(vector, (plan.copies, 1))))
     settle()
 
 

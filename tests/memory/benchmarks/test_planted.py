@@ -37,6 +37,7 @@ def test_copies_of_somebody_else_change_no_answer_and_nothing_stays_behind() -> 
     assert {row["changed"] for row in report["results"]} == {0}
     assert all(row["p50_ms"] > 0 and row["ratio"] > 0 for row in report["results"])
     assert len(report["targets"]) == 8
+    assert report["notes"][0].startswith("301 copies")
 
 
 @pytest.mark.django_db(transaction=True)
