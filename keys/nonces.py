@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DEFAULT_DB_ALIAS, connections
 
+from database.roles import connect_as
 from keys.exceptions import NonceBudgetSpent, NonceBudgetUnknown
 
 FIRST_BLOCK = 2**12
@@ -109,7 +109,7 @@ def _lend(account: _Account) -> int:
 
 def prepay(key_id: str, seals: int) -> bool:
     """Move a key's counter by `seals`, committed at once; returns whether the budget still had them."""
-    connection = connections[DEFAULT_DB_ALIAS].connect_as("app")  # type: ignore[attr-defined]
+    connection = connect_as("app")
     with connection, connection.cursor() as cursor:
         # Whatever holds the row for longer than this is no reason for a request to wait.
         cursor.execute("SET LOCAL lock_timeout = '1s'")

@@ -1,0 +1,17 @@
+"""The product: what users' memories are, who may reach them, how they are found.
+
+The specification's own modules stand here: `security` (seal and open), `rls` (the transaction that names the tenant),
+`indexing` (storing). Beside them the other verbs (`listing`, `erasure`, `importing`) and what Django looks for by name
+(`models`, `admin`, `checks`, `apps`). Everything else has a room; each imports only rooms that stand before it here:
+
+    sealing/     plain values into sealed columns and back
+    tenancy/     whose rows a transaction sees, and what guards them in the database
+    access/      who calls, and for which user
+    index/       what is stored so that a chunk can be found: vectors, keywords, labels
+    search/      a question in, the best chunks out
+    rotation/    every row to a new key, and whether all of them still open
+    api/         the verbs over HTTP
+    benchmarks/  what it costs, and beside others
+
+Imports go down only: `tests/test_rooms.py` asserts it. A picture is in `docs/architecture.md`.
+"""

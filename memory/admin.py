@@ -14,7 +14,7 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from memory.tokens import AccessToken, ServiceAccount
+from memory.access.tokens import AccessToken, ServiceAccount
 
 STATE_COLOURS = {"active": "success", "expired": "warning", "revoked": "danger"}
 

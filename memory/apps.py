@@ -10,8 +10,8 @@ class MemoryConfig(AppConfig):
     def ready(self) -> None:
         from keys import sources
         from memory.checks import check_limits, check_middleware, check_rates, check_tenant_models
-        from memory.resealing import MemorySource
-        from memory.stale_indexes import check_stale_indexes
+        from memory.index.stale_settings import check_stale_indexes
+        from memory.rotation.encryption_key import MemorySource
 
         sources.register(MemorySource())
         register(check_tenant_models, Tags.models)

@@ -10,9 +10,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
 from memory.api.throttling import parse_rate
-from memory.asking import Weights
-from memory.managers import TenantManager
-from memory.models import TenantModel
+from memory.search.question import Weights
+from memory.tenancy.managers import TenantManager
+from memory.tenancy.tenant_model import TenantModel
 
 E_NOT_TENANT_MANAGED = "memory.E002"
 E_KEY_WITHOUT_TENANT = "memory.E003"
@@ -22,7 +22,7 @@ E_MIDDLEWARE = "memory.E006"
 E_RATE = "memory.E011"
 E_WEIGHTS = "memory.E012"
 
-MIDDLEWARE = "memory.middleware.TenantMiddleware"
+MIDDLEWARE = "memory.access.middleware.TenantMiddleware"
 AFTER = "django.contrib.auth.middleware.AuthenticationMiddleware"
 
 

@@ -7,11 +7,11 @@ from uuid import UUID
 
 import psycopg
 
+from memory.index.rows import LOCK_TENANT
 from memory.indexing import count_chunks
-from memory.live_database import tenant_tables
 from memory.rls import across_user_hashes, tenant_transaction
-from memory.rows import LOCK_TENANT
-from memory.wire import binary_cursor
+from memory.tenancy.cursors import binary_cursor
+from memory.tenancy.live_database import tenant_tables
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from psycopg.pq import TransactionStatus
 
-from memory import metrics, rows
-from memory.building import PlainChunk, build_rows
-from memory.embedding import embed_passages
+from memory import metrics
 from memory.exceptions import InvalidDocument
-from memory.growing import has_outgrown, keep_up
-from memory.recipe import Recipe, recorded
+from memory.index import rows
+from memory.index.embedding import embed_passages
+from memory.index.recipe import Recipe, recorded
+from memory.index.rows import ChunkRow, PlainChunk, build_rows
+from memory.index.tail import has_outgrown, keep_up
+from memory.index.vectors import as_embeddings
 from memory.rls import set_rls_context, tenant_transaction
-from memory.rows import ChunkRow
 from memory.security import UserHash
-from memory.vectors import as_embeddings
-from memory.wire import binary_cursor, prepare_async
+from memory.tenancy.cursors import binary_cursor, prepare_async
 
 ROWS_IN_FLIGHT = 100  # few enough that sealing and writing overlap, enough that statements cost little
 

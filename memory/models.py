@@ -1,8 +1,5 @@
 """The memory's rows. Every key starts with `user_hash`, every table is under row-level security."""
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
-
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -10,13 +7,11 @@ from django.db.models import F, Func, Q, lookups
 from django.db.models.functions import Now
 from pgvector.django import HnswIndex, SparseVectorField, VectorField
 
-from memory.exceptions import SecondTenant
-from memory.fields import SealedJSONField, SealedTextField, SealedVectorField, sealed_fields
-from memory.lexical import DIMENSIONS as SPARSE_DIMENSIONS
-from memory.managers import TenantManager
-from memory.rls import open_user_hash
+from memory.access.tokens import AccessToken, ServiceAccount
+from memory.index.bm25 import DIMENSIONS as SPARSE_DIMENSIONS
+from memory.sealing.fields import SealedJSONField, SealedTextField, SealedVectorField
 from memory.security import OVERHEAD
-from memory.tokens import AccessToken, ServiceAccount
+from memory.tenancy.tenant_model import TenantModel
 
 __all__ = ["AccessToken", "MemoryChunk", "MemoryVector", "ServiceAccount", "Tenant", "TenantModel"]
 
@@ -34,41 +29,6 @@ def is_sealed(column: str) -> Q:
     """A condition that refuses whatever is too short to be a seal."""
     length = Func(F(column), function="octet_length", output_field=models.IntegerField())
     return Q(lookups.GreaterThanOrEqual(length, OVERHEAD))
-
-
-class TenantModel(models.Model):
-    """A row that belongs to one user and is written and read inside that user's door only."""
-
-    user_hash = models.TextField(editable=False)
-
-    objects: ClassVar[TenantManager] = TenantManager()
-
-    class Meta:
-        abstract = True
-        base_manager_name = "objects"
-
-    def save(self, *args: Any, update_fields: Iterable[str] | None = None, **kwargs: Any) -> None:
-        """Save; a partial save of one sealed column takes its siblings and the key id along, or one row would end up
-        under two keys."""
-        super().save(*args, update_fields=self._with_siblings(update_fields), **kwargs)
-
-    def save_base(self, *args: Any, **kwargs: Any) -> None:
-        self._require_own_door(kwargs.get("using"))
-        super().save_base(*args, **kwargs)
-
-    def delete(self, using: Any = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
-        self._require_own_door(using)
-        return super().delete(using=using, keep_parents=keep_parents)
-
-    def _with_siblings(self, update_fields: Iterable[str] | None) -> Iterable[str] | None:
-        sealed = {field.name for field in sealed_fields(type(self))}
-        if update_fields is None or not sealed.intersection(named := set(update_fields)):
-            return update_fields
-        return named | sealed | {"enc_key_id"}
-
-    def _require_own_door(self, using: str | None) -> None:
-        if open_user_hash(using or self._state.db or "default") != self.user_hash:
-            raise SecondTenant("The row belongs to another user than the open tenant_transaction().")
 
 
 class Tenant(TenantModel):

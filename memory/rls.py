@@ -27,8 +27,8 @@ from psycopg.pq import TransactionStatus
 
 from keys.keyring import get_keyring
 from memory.exceptions import OutsideTenantTransaction, SecondTenant, TenantNotBound
-from memory.resolution import Resolution, hold_user, resolution, set_local
 from memory.security import UserHash, user_hashes, validate_user_id
+from memory.tenancy.current_hash import Resolution, hold_user, resolution, set_local
 
 _bound_user: ContextVar[str | None] = ContextVar("bound_user", default=None)
 _open_doors: WeakKeyDictionary[BaseDatabaseWrapper, UserHash] = WeakKeyDictionary()

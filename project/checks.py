@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any
 
+from database.embedded_postgres import binaries
 from django.apps import AppConfig
 from django.conf import settings
 from django.core import checks
 
-from project.database.dsn import VARIABLES
-from project.embedded_postgres import binaries
+from database.dsn import VARIABLES
 
 # The owner's and the backup's connections are for a migration's and a backup's environment; a web process that has
 # neither is the safer one. Their commands name the variable when it is missing.
@@ -65,10 +65,10 @@ def database_errors(alias: str, database: Mapping[str, Any]) -> Iterator[checks.
             hint="Remove it: a test run that touches only the mirror would run on the real database.",
             id="project.E004",
         )
-    if database.get("ENGINE") != "project.database":
+    if database.get("ENGINE") != "database":
         yield checks.Error(
-            f"The database {alias!r} does not use the engine 'project.database'.",
-            hint="Set ENGINE to 'project.database': migrations and the census need its roles.",
+            f"The database {alias!r} does not use the engine 'database'.",
+            hint="Set ENGINE to 'database': migrations and the census need its roles.",
             id="project.E005",
         )
 

@@ -18,13 +18,13 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.db import connection
 from django.utils import timezone
 
-from memory.identity import person_user_id
+from database.roles import connect_as
+from memory.access.identity import person_user_id
+from memory.access.tokens import AccessToken
 from memory.models import MemoryChunk, MemoryVector
 from memory.rls import tenant_transaction
-from memory.tokens import AccessToken
 
 Say = Callable[[str], None]
 
@@ -205,14 +205,14 @@ def _show_dump(say: Say, account: Account) -> None:
     """One of the user's rows as memory_backup, the role of pg_dump, reads it."""
     with tenant_transaction(account.user_id) as user_hash:
         chunk_id = MemoryChunk.objects.get(doc_id="note-allergy").id
-    with connection.connect_as("backup") as backup:  # type: ignore[attr-defined]
+    with connect_as("backup") as backup:
         cursor = backup.execute(
             "SELECT c.*, left(v.embedding::text, 60) AS embedding FROM memory_chunks c"
             " JOIN memory_vectors v USING (user_hash, id) WHERE c.user_hash = %s AND c.id = %s",
             [user_hash, chunk_id],
         )
-        row = cursor.fetchone()
-        names = [column.name for column in cursor.description]
+        row = cursor.fetchone() or ()
+        names = [column.name for column in cursor.description or ()]
     say('\n"I am allergic to penicillin …" as a database dump shows it:')
     for name, value in zip(names, row, strict=True):
         say(f"    {name:<12} {_dumped(value)}")

@@ -21,7 +21,7 @@ from django.views import defaults
 from rest_framework import exceptions as drf
 
 from keys.exceptions import NonceBudgetSpent, NonceBudgetUnknown
-from memory import identity
+from memory.access import identity
 from memory.exceptions import ChunkNotFound, EmbeddingModelUnavailable, IntegrityFailure, InvalidDocument
 
 logger = logging.getLogger(__name__)

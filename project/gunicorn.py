@@ -43,7 +43,7 @@ def child_exit(server: Any, worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Load the models in the background, behind the fork, with the application preloaded or not."""
-    from memory.embedding import get_embedding_model
+    from memory.index.embedding import get_embedding_model
     from rerank.startup import begin_serving_in_worker
 
     threading.Thread(target=get_embedding_model, name="load-embedding-model", daemon=True).start()

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 from keys.exceptions import KeyConfigurationError
 from keys.keyring import get_keyring
 from memory.exceptions import DatabaseMisconfigured
-from memory.live_database import assert_live_database
+from memory.tenancy.live_database import assert_live_database
 from rerank import health as rerank_health
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Any
 
 import environ
 
-from project.database import dsn
+from database import dsn
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -62,7 +62,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "memory.middleware.TenantMiddleware",
+    "memory.access.middleware.TenantMiddleware",
     "axes.middleware.AxesMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
@@ -146,7 +146,7 @@ AXES_VERBOSE = False
 
 # --- API ------------------------------------------------------------------------------------------------------------
 REST_FRAMEWORK: dict[str, Any] = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["memory.authentication.IdentityAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["memory.access.authentication.IdentityAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["memory.api.parsers.StrictJSONParser"],
@@ -316,7 +316,7 @@ DATABASE_POOL_TIMEOUT = env.float("DATABASE_POOL_TIMEOUT", default=2.0)
 DATABASE_PREPARED_STATEMENTS = env.bool("DATABASE_PREPARED_STATEMENTS", default=True)
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {
-        "ENGINE": "project.database",
+        "ENGINE": "database",
         "EMBEDDED_DIR": EMBEDDED_POSTGRES_DIR if DATABASE_EMBEDDED else None,
         "CONN_HEALTH_CHECKS": True,
         **dsn.django_settings(DATABASE_ROLES["app"]),

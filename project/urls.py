@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from memory.tenant_page import tenants
+from memory.tenancy.admin_page import tenants
 from project.health import healthz, readyz
 from project.metrics import metrics
 

@@ -6,7 +6,7 @@ from typing import Any
 from django.conf import settings
 
 from rerank.backends.pairs import Limits
-from rerank.breaker import Policy
+from rerank.engine.breaker import Policy
 
 SLOW_SHARE_OF_TIMEOUT = 0.8
 

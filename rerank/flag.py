@@ -8,11 +8,16 @@ stands: availability fails open.
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.db import transaction
+from django.db.models.signals import post_save
+from django.dispatch import receiver
 
-from rerank.failures import describe
+from rerank.engine.failures import describe
+from rerank.models import SwitchChange
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +26,6 @@ SECONDS_REMEMBERED = 2.0
 
 def read_switch() -> bool:
     """The position of the switch in the database. On, until somebody first moves it."""
-    from rerank.models import SwitchChange
-
     latest = SwitchChange.objects.values_list("enabled", flat=True).first()
     return True if latest is None else latest
 
@@ -59,6 +62,12 @@ class Switch:
 
 
 switch = Switch()
+
+
+@receiver(post_save, sender=SwitchChange)
+def _forget_position(**kwargs: Any) -> None:
+    """The process in which the switch was moved follows at once."""
+    transaction.on_commit(switch.forget)
 
 
 def is_enabled() -> bool:

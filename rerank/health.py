@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from django.conf import settings
 
 from rerank import config, flag, runtime
-from rerank.engine import Engine
+from rerank.engine.engine import Engine
 from rerank.outcomes import Skipped
 
 logger = logging.getLogger(__name__)

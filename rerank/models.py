@@ -3,9 +3,7 @@
 from typing import Any
 
 from django.conf import settings
-from django.db import models, transaction
-
-from rerank import flag
+from django.db import models
 
 
 class SwitchChange(models.Model):
@@ -30,4 +28,3 @@ class SwitchChange(models.Model):
         if not self._state.adding:
             raise TypeError("A movement of the switch is history: add another one instead.")
         super().save(*args, **kwargs)
-        transaction.on_commit(flag.switch.forget)

@@ -12,8 +12,8 @@ from django.conf import settings
 
 from rerank import flag, metrics, runtime
 from rerank.backends import Backend
-from rerank.failures import describe
-from rerank.jobs import Job
+from rerank.engine.failures import describe
+from rerank.engine.jobs import Job
 from rerank.ordering import FUSIONS
 from rerank.outcomes import ModelUnavailable, RerankedResult, Reranking, Skipped, SkipReason
 

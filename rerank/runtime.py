@@ -12,10 +12,10 @@ from django.conf import settings
 
 from rerank import config, metrics
 from rerank.backends import Backend
-from rerank.breaker import CircuitBreaker
-from rerank.engine import Engine, EngineLimits
-from rerank.loading import load_backend
+from rerank.engine.breaker import CircuitBreaker
+from rerank.engine.engine import Engine, EngineLimits
 from rerank.outcomes import ModelUnavailable, Skipped, SkipReason
+from rerank.weights.loading import load_backend
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import connections
 from psycopg.conninfo import make_conninfo
 
-from project.database.dsn import VARIABLES
+from database.dsn import VARIABLES
 
 
 def child_environment() -> dict[str, str]:

@@ -6,12 +6,13 @@ it between transactional tests through our `flush`.
 
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from project import embedded_postgres
+from database import embedded_postgres
 from tests.settings import CLUSTER_DIR, RUN_DIR
 
 
@@ -45,3 +46,15 @@ def cluster_dir(run_dir: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(cluster_dir: str) -> None:
     """pytest-django's hook before it makes the test database: have a server to make it on."""
+
+
+@pytest.fixture(scope="session")
+def make_reachable(run_dir: Path) -> Callable[[], Path]:
+    """Makes empty folders that the server's account may pass through, when that is not ours."""
+
+    def make() -> Path:
+        folder = Path(tempfile.mkdtemp(dir=run_dir))
+        folder.chmod(0o711)
+        return folder
+
+    return make

@@ -13,9 +13,9 @@ from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
+from memory.access.tokens import ACT_FOR_USERS, AccessToken, ServiceAccount
 from memory.indexing import Chunk, Document, index_documents
-from memory.retrieval import Match, query_memories
-from memory.tokens import ACT_FOR_USERS, AccessToken, ServiceAccount
+from memory.search.retrieval import Match, query_memories
 
 API = "/api/v1"
 ALICE = "person:1"

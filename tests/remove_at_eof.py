@@ -4,7 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from project import embedded_postgres
+from database import embedded_postgres
 
 
 def remove(folder: Path) -> None:

@@ -13,7 +13,7 @@ from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from memory.scope import Scalar
+from memory.index.labels import Scalar
 
 MAX_METADATA_DEPTH = 16
 SAFE_NAME_LENGTH = 40

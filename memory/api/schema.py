@@ -6,7 +6,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
-from memory.identity import USER_HEADER
+from memory.access.identity import USER_HEADER
 
 
 class FieldErrorOutput(serializers.Serializer[Any]):

@@ -19,9 +19,9 @@ from memory.api.fields import (
     StrictSerializer,
 )
 from memory.api.pagination import decode_cursor, encode_cursor
-from memory.browsing import Page
-from memory.chunking import split_text
+from memory.index.chunking import split_text
 from memory.indexing import Chunk, Document
+from memory.listing import Page
 from rerank import SkipReason
 
 MAX_DOC_ID_BYTES = 512

@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
-from memory.identity import Identity
+from memory.access.identity import Identity
 from memory.security import hmac_user
 
 logger = logging.getLogger(__name__)

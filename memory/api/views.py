@@ -28,11 +28,11 @@ from memory.api.serializers import (
     documents_from,
 )
 from memory.api.throttling import IdentityThrottle
-from memory.browsing import get_chunk, list_chunks
 from memory.erasure import delete_chunk, delete_document, erase_user
 from memory.indexing import index_documents
-from memory.retrieval import query_memories
+from memory.listing import get_chunk, list_chunks
 from memory.rls import current_user_id
+from memory.search.retrieval import query_memories
 
 ERASURE_NOTE = (
     "Counted in the live tables. The write-ahead log, dead tuples and backups still hold the sealed rows until vacuum "

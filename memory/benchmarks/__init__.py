@@ -1,1 +1,4 @@
-"""Measuring the product through its own code: what `manage.py benchmark_*` and `manage.py evaluate` run."""
+"""What it costs, and beside others: the measuring behind every `benchmark_*` command and `evaluate`.
+
+Nothing imports this room but those commands.
+"""

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memory.analysis import analyse
-from memory.asking import Weights
-from memory.lexical import AVERAGE_LENGTH, K1, B, inverse_document_frequency
+from memory.index.bm25 import AVERAGE_LENGTH, K1, B, inverse_document_frequency
+from memory.index.text_analysis import analyse
+from memory.search.question import Weights
 
 
 class BruteForce:

@@ -8,7 +8,7 @@ import numpy as np
 from django.conf import settings
 
 from memory.benchmarks.command import progress
-from memory.embedding import embed_passages
+from memory.index.embedding import embed_passages
 
 BATCH = 256
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from django.conf import settings
 
-from memory.asking import Weights
 from memory.benchmarks.beir import Collection, Query
 from memory.benchmarks.command import progress
 from memory.benchmarks.embedding_cache import embeddings
@@ -18,9 +17,10 @@ from memory.benchmarks.ranking import ndcg, recall, reciprocal_rank
 from memory.benchmarks.report import Report, Row, Target, at_least, more_than
 from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
 from memory.benchmarks.timing import latencies
-from memory.embedding import embed_query
+from memory.index.embedding import embed_query
 from memory.indexing import Document, index_documents
-from memory.retrieval import CANDIDATES, query_memories
+from memory.search.question import Weights
+from memory.search.retrieval import CANDIDATES, query_memories
 from rerank import get_cross_encoder
 from rerank.outcomes import ModelUnavailable
 

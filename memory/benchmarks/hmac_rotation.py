@@ -22,13 +22,13 @@ from memory.benchmarks.report import Report, Row, Target, at_least, at_most
 from memory.benchmarks.synthetic import Synthetic, zipf_sizes
 from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
 from memory.benchmarks.timing import percentile
-from memory.census import TenantFacts
 from memory.indexing import Chunk, Document, index_documents
-from memory.integrity import inspect_tenant
-from memory.moving import Move, move_tenant
-from memory.retrieval import query_memories
 from memory.rls import tenant_transaction
+from memory.rotation.integrity import inspect_tenant
+from memory.rotation.tenant_move import Move, move_tenant
+from memory.search.retrieval import query_memories
 from memory.security import user_hashes
+from memory.tenancy.census import TenantFacts
 
 ROWS_A_CALL = 500
 IDLE_SECONDS = 5.0

@@ -10,16 +10,16 @@ import numpy as np
 import psycopg
 from django.conf import settings
 
-from memory import rows
 from memory.benchmarks.command import progress
 from memory.benchmarks.plain_tables import plain_tables
 from memory.benchmarks.report import Report, Row, Target, at_least
 from memory.benchmarks.synthetic import Synthetic
 from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
 from memory.benchmarks.timing import percentile
+from memory.index import rows
+from memory.index.rows import ChunkRow
 from memory.indexing import Chunk, Document, count_chunks, index_documents, lock_tenant
-from memory.rows import ChunkRow
-from memory.sealed import JSONCodec, SealedBytes
+from memory.sealing.codecs import JSONCodec, SealedBytes
 from memory.security import user_hashes
 
 EVERYTHING, NO_KEYWORDS = "everything on", "keywords off"

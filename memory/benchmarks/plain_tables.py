@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from django.db import connections
 from pgvector.psycopg import register_vector
+
+from database.roles import connect_as
 
 TABLES = ("tenants", "memory_chunks", "memory_vectors")
 FOREIGN_KEY = (
@@ -56,7 +57,7 @@ def plain_tables(schema: str = "benchmark_plain", *, full_text: bool = False) ->
 @contextmanager
 def owner_connection() -> Iterator[psycopg.Connection[Any]]:
     """A fresh connection as the owner that knows the vector types."""
-    conn: psycopg.Connection[Any] = connections["default"].connect_as("owner")  # type: ignore[attr-defined]
+    conn = connect_as("owner")
     with conn:
         register_vector(conn)
         yield conn

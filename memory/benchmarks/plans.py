@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import psycopg
 
-from memory.asking import Weights, question
 from memory.rls import tenant_transaction
-from memory.tiers import candidate_rows, tenant_state
-from memory.wire import Parameters, sending
+from memory.search.question import Weights, question
+from memory.search.route import candidate_rows, tenant_state
+from memory.tenancy.cursors import Parameters, sending
 
 EXPLAIN = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "
 

@@ -12,13 +12,13 @@ import numpy as np
 from django.conf import settings
 from django.test.utils import override_settings
 
-from memory.asking import Weights
 from memory.benchmarks.command import progress
 from memory.benchmarks.population import Memories, Population, store
 from memory.benchmarks.query import product_search, settle
 from memory.benchmarks.report import Report, Row, Target, at_most
 from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
-from memory.growing import move
+from memory.index.tail import move
+from memory.search.question import Weights
 
 SMALL_VICTIM = 1_000
 BEYOND = 1_000  # rows above MEMORY_EXACT_SCAN_MAX, where the graph begins

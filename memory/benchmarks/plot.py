@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from memory.benchmarks.report import Row
-from memory.retrieval import CANDIDATES
+from memory.search.retrieval import CANDIDATES
 
 RECALL = f"recall@{CANDIDATES}"
 # Colours that the colour-blind tell apart (Okabe and Ito), and shapes for those who print in grey.

@@ -16,7 +16,6 @@ import psycopg
 from django.conf import settings
 from django.test.utils import override_settings
 
-from memory.asking import Weights
 from memory.benchmarks.brute_force import BruteForce
 from memory.benchmarks.command import progress
 from memory.benchmarks.index import write_plain
@@ -27,7 +26,8 @@ from memory.benchmarks.population import TURNS, Filled, Memories, Population, ba
 from memory.benchmarks.report import PACKAGES, Report, Row, describe_versions
 from memory.benchmarks.tenants import erase, throwaway_tenants
 from memory.benchmarks.timing import latencies
-from memory.retrieval import CANDIDATES, query_memories
+from memory.search.question import Weights
+from memory.search.retrieval import CANDIDATES, query_memories
 from memory.security import user_hashes
 
 # Tenants of about these sizes are asked, where there are any, and always the largest.

@@ -6,7 +6,7 @@ import numpy as np
 
 from memory.benchmarks.query import HYBRID, PLAIN, PRODUCT
 from memory.benchmarks.report import Row, Target, at_least, less_than
-from memory.retrieval import CANDIDATES
+from memory.search.retrieval import CANDIDATES
 
 RECALL = f"recall@{CANDIDATES}"
 SMALL, MEDIUM, LARGE = 5_000, 20_000, 100_000

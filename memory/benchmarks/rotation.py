@@ -32,10 +32,10 @@ from memory.benchmarks.synthetic import Synthetic
 from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
 from memory.benchmarks.timing import percentile
 from memory.indexing import Chunk, Document, index_documents
-from memory.resealing import MemorySource
-from memory.retrieval import query_memories
 from memory.rls import tenant_transaction, tenant_transaction_by_hash
-from memory.wire import binary_cursor
+from memory.rotation.encryption_key import MemorySource
+from memory.search.retrieval import query_memories
+from memory.tenancy.cursors import binary_cursor
 
 TEXT_CHARACTERS = 1024
 SCANS = 60

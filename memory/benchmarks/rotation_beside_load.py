@@ -16,8 +16,8 @@ from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
 from memory.benchmarks.timing import percentile
 from memory.indexing import index_documents
 from memory.models import MemoryChunk
-from memory.retrieval import query_memories
 from memory.rls import tenant_transaction
+from memory.search.retrieval import query_memories
 
 IDLE_SECONDS = 10.0
 NOTE = (

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from memory.access.identity import BENCHMARK_NAMESPACE
 from memory.erasure import erase_user
-from memory.identity import BENCHMARK_NAMESPACE
 
 
 def benchmark_user(name: int | str) -> str:

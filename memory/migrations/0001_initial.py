@@ -7,8 +7,8 @@ import pgvector.django.vector
 from django.conf import settings
 from django.db import migrations, models
 
-import memory.fields
 import memory.models
+import memory.sealing.fields
 
 
 class Migration(migrations.Migration):
@@ -31,9 +31,9 @@ class Migration(migrations.Migration):
                 ("doc_id", models.TextField()),
                 ("source", models.TextField(blank=True, default="")),
                 ("chunk_index", models.IntegerField()),
-                ("text_cipher", memory.fields.SealedTextField(plain="text")),
-                ("meta_cipher", memory.fields.SealedJSONField(plain="metadata")),
-                ("emb_cipher", memory.fields.SealedVectorField(plain="embedding")),
+                ("text_cipher", memory.sealing.fields.SealedTextField(plain="text")),
+                ("meta_cipher", memory.sealing.fields.SealedJSONField(plain="metadata")),
+                ("emb_cipher", memory.sealing.fields.SealedVectorField(plain="embedding")),
                 ("enc_key_id", models.TextField(editable=False)),
                 (
                     "created_at",
@@ -123,7 +123,7 @@ class Migration(migrations.Migration):
             name="Tenant",
             fields=[
                 ("user_hash", models.TextField(editable=False, primary_key=True, serialize=False)),
-                ("user_cipher", memory.fields.SealedTextField(plain="user_id")),
+                ("user_cipher", memory.sealing.fields.SealedTextField(plain="user_id")),
                 ("enc_key_id", models.TextField(editable=False)),
                 ("hmac_key_id", models.TextField(editable=False)),
                 ("chunk_count", models.BigIntegerField(db_default=0, default=0)),

@@ -2,7 +2,7 @@
 
 from django.db import migrations
 
-from memory.operations import EnableTenantRLS, ReferenceChunk, SetStorage
+from memory.tenancy.policies import EnableTenantRLS, ReferenceChunk, SetStorage
 
 
 class Migration(migrations.Migration):

@@ -3,7 +3,7 @@
 import pgvector.django.indexes
 from django.db import migrations, models
 
-from memory.operations import DropPrimaryKey, EnableTenantRLS, ReferenceChunk
+from memory.tenancy.policies import DropPrimaryKey, EnableTenantRLS, ReferenceChunk
 
 
 class Migration(migrations.Migration):

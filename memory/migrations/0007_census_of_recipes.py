@@ -2,7 +2,7 @@
 
 from django.db import migrations
 
-from memory.operations import GrantCensus
+from memory.tenancy.policies import GrantCensus
 
 
 class Migration(migrations.Migration):

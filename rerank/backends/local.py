@@ -7,9 +7,9 @@ import numpy as np
 
 from rerank.backends import EncodedPair
 from rerank.backends.pairs import Limits, PairTokenizer
-from rerank.model_files import ModelFiles
+from rerank.engine.texts import clean
 from rerank.outcomes import ModelUnavailable
-from rerank.texts import clean
+from rerank.weights.files import ModelFiles
 
 PREDICT_BATCH = 32
 

@@ -9,8 +9,8 @@ from rerank.backends import EncodedPair
 from rerank.backends.bert_graph import UnsupportedArchitecture, build_graph
 from rerank.backends.local import LocalBackend
 from rerank.backends.pairs import Limits, pad
-from rerank.model_files import ModelFiles, load_weights
 from rerank.outcomes import ModelUnavailable
+from rerank.weights.files import ModelFiles, load_weights
 
 MOST_THREADS = 4  # beyond this, two narrow layers gain nothing
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from rerank.backends import EncodedPair
 from rerank.backends.pairs import Limits
-from rerank.texts import clean, estimate_tokens
+from rerank.engine.texts import clean, estimate_tokens
 
 TEXTS_A_REQUEST = 32
 PREDICT_TIMEOUT = 10.0

@@ -8,8 +8,8 @@ import numpy as np
 from rerank.backends import EncodedPair
 from rerank.backends.local import LocalBackend
 from rerank.backends.pairs import Limits, pad
-from rerank.model_files import ModelFiles
 from rerank.outcomes import ModelUnavailable
+from rerank.weights.files import ModelFiles
 
 
 class TorchBackend(LocalBackend):

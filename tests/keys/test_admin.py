@@ -14,7 +14,7 @@ from keys.keyring import get_keyring
 from keys.models import KeyRecord, RotationRun
 from keys.rotation import rotate
 from tests.factories import make_user
-from tests.memory.rotating import USERS, hash_prefix, promoted, store_all, tamper
+from tests.memory.rotation.rotating import USERS, hash_prefix, promoted, store_all, tamper
 
 pytestmark = pytest.mark.django_db(transaction=True)
 KEYS, RUNS = "/admin/keys/keyrecord/", "/admin/keys/rotationrun/"

@@ -20,7 +20,7 @@ from keys import heartbeat, steps
 from keys.models import RotationRun
 from keys.rotation import Pace, rotate
 from tests.factories import make_user
-from tests.memory.rotating import promoted, store_all
+from tests.memory.rotation.rotating import promoted, store_all
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")

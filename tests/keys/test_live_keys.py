@@ -12,7 +12,7 @@ from keys.live_keys import assert_live_keys
 from keys.models import KeyRecord
 from keys.rotation import rotate
 from keys.sources import source
-from tests.memory.rotating import promoted, store
+from tests.memory.rotation.rotating import promoted, store
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

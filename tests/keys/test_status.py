@@ -14,7 +14,7 @@ from keys.keyring import get_keyring, parse_key
 from keys.models import KeyRecord, ProcessHeartbeat, RotationRun
 from keys.rotation import Pace, rotate
 from keys.status import KeyFacts, KeyReport, key_report
-from tests.memory.rotating import ROWS_EACH, USERS, promoted, store_all
+from tests.memory.rotation.rotating import ROWS_EACH, USERS, promoted, store_all
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

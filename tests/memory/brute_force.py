@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memory.analysis import analyse
+from memory.index.text_analysis import analyse
 
 
 def bm25(query: str, texts: Sequence[str]) -> np.ndarray:

@@ -8,8 +8,8 @@ from django.db import connection
 from psycopg._queries import PostgresQuery
 from psycopg.adapt import Transformer
 
-from memory.best_rows import Statement
-from memory.wire import Send
+from memory.search.ranking_sql import Statement
+from memory.tenancy.cursors import Send
 
 
 def planned(send: Send, statement: Statement) -> dict[str, Any]:

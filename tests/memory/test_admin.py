@@ -5,8 +5,8 @@ import pytest
 from django.contrib import admin
 from django.test import Client
 
+from memory.access.tokens import AccessToken, ServiceAccount
 from memory.models import MemoryChunk, MemoryVector, Tenant
-from memory.tokens import AccessToken, ServiceAccount
 from tests.factories import make_token, make_user
 
 pytestmark = pytest.mark.django_db

@@ -7,8 +7,8 @@ from django.db import models
 from django.test.utils import isolate_apps
 
 from memory import checks
-from memory.managers import TenantManager
-from memory.models import TenantModel
+from memory.tenancy.managers import TenantManager
+from memory.tenancy.tenant_model import TenantModel
 
 
 def ids(errors: Any) -> list[str]:

@@ -10,8 +10,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from memory import importing
-from memory.browsing import list_chunks
 from memory.importing import import_lines
+from memory.listing import list_chunks
 from tests.factories import ALICE, vector_of
 
 pytestmark = pytest.mark.django_db

@@ -16,10 +16,10 @@ from psycopg_pool import AsyncConnectionPool
 from memory import erasure
 from memory.exceptions import InvalidUserId, OutsideTenantTransaction, SecondTenant, TenantNotBound
 from memory.indexing import index_memory_chunk
-from memory.live_database import tenant_tables
 from memory.models import MemoryChunk, MemoryVector, Tenant
 from memory.rls import bind_tenant, current_user_id, set_rls_context, tenant_transaction
 from memory.security import hmac_user
+from memory.tenancy.live_database import tenant_tables
 from tests.factories import ALICE, BOB, recall, remember, texts, vector_of
 from tests.memory.waiting import in_thread, wait_until_one_waits
 

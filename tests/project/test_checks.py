@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
+from database.embedded_postgres import binaries
 from pytest_django import Settings
 
 from project import checks
-from project.embedded_postgres import binaries
 
 
 def ids(messages: list[Any]) -> list[str]:
@@ -42,7 +42,7 @@ def test_two_roles_may_not_share_a_user(settings: Settings) -> None:
     ],
 )
 def test_a_dangerous_database_setting_is_refused(setting: dict[str, Any], expected: str) -> None:
-    assert ids(list(checks.database_errors("default", {"ENGINE": "project.database", **setting}))) == [expected]
+    assert ids(list(checks.database_errors("default", {"ENGINE": "database", **setting}))) == [expected]
 
 
 def test_no_database_at_all_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

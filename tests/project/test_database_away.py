@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from memory import retrieval
-from project import embedded_postgres
+from database import embedded_postgres
+from memory.search import retrieval
 from tests.factories import API, make_token, make_user, vector
 
 pytestmark = pytest.mark.django_db(transaction=True)

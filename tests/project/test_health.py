@@ -51,7 +51,7 @@ def test_readyz_is_503_with_a_key_that_is_none(settings: Any) -> None:
 def test_readyz_is_503_when_the_role_reads_more_than_it_should(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from memory import live_database
+    from memory.tenancy import live_database
 
     monkeypatch.setattr(live_database, "live_problems", lambda cursor: ["The application role is a superuser."])
     response = Client().get("/readyz")

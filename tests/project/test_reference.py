@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from project.database.dsn import VARIABLES
+from database.dsn import VARIABLES
 
 APPS = ("project", "keys", "memory", "rerank")
 METRICS = {"Counter", "Gauge", "Histogram", "Summary", "Info"}

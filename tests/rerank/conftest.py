@@ -7,7 +7,7 @@ import pytest
 from pytest_django import Settings
 
 from rerank import flag, runtime
-from rerank.random_model import write_random_model
+from rerank.weights.random_model import write_random_model
 
 
 @pytest.fixture(autouse=True)

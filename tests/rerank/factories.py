@@ -8,8 +8,8 @@ import numpy as np
 
 from rerank import runtime
 from rerank.backends import EncodedPair
-from rerank.breaker import CircuitBreaker, Policy
-from rerank.engine import Engine, EngineLimits
+from rerank.engine.breaker import CircuitBreaker, Policy
+from rerank.engine.engine import Engine, EngineLimits
 
 Forward = Callable[[Sequence[EncodedPair]], object]
 

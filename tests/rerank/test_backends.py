@@ -17,8 +17,8 @@ from rerank.backends.pairs import Limits, PairTokenizer
 from rerank.backends.remote import RemoteBackend
 from rerank.backends.torch_backend import TorchBackend
 from rerank.config import ModelChoice
-from rerank.model_files import ModelFiles, load_weights, locate, sha256_of, verify
 from rerank.outcomes import ModelUnavailable
+from rerank.weights.files import ModelFiles, load_weights, locate, sha256_of, verify
 
 QUERY = "what does the agent remember about trains?"
 PASSAGES = [
@@ -91,7 +91,7 @@ class TestParity:
 
     def test_a_deeper_model_agrees_too(self, tmp_path: Path) -> None:
         """Three layers: the fused middle layer and the first-token last layer both count."""
-        from rerank import random_model
+        from rerank.weights import random_model
 
         deep = {**random_model.TINYBERT, "num_hidden_layers": 3}
         directory = random_model.write_random_model(tmp_path, config=deep, seed=3)

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from rerank.breaker import CircuitBreaker, Permit, Policy, State
+from rerank.engine.breaker import CircuitBreaker, Permit, Policy, State
 from tests.rerank.factories import FakeClock
 
 SLOW, FAST = 0.3, 0.01

@@ -9,7 +9,7 @@ import pytest
 
 from rerank import rerank, rerank_now
 from rerank.backends import EncodedPair
-from rerank.breaker import Policy, State
+from rerank.engine.breaker import Policy, State
 from rerank.outcomes import Skipped, SkipReason
 from tests.rerank.factories import FakeBackend, FakeClock, Gate, make_engine, passages, score_of, serve_with, wait_until
 

@@ -1,10 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank.batching import plan_forwards
-from rerank.latency import LatencyWindow, percentile
+from rerank.engine.batching import plan_forwards
+from rerank.engine.latency import LatencyWindow, percentile
+from rerank.engine.texts import clean
 from rerank.ordering import FUSIONS, by_reciprocal_rank, by_score
-from rerank.texts import clean
 
 scores = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=60)
 

@@ -13,8 +13,8 @@ import pytest
 from pytest_django import Settings
 
 from rerank import config, rerank_now, runtime
-from rerank.model_files import locate
 from rerank.outcomes import ModelUnavailable
+from rerank.weights.files import locate
 from tests.rerank import toy
 
 QUERIES = 100

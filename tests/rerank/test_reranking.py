@@ -24,7 +24,7 @@ from rerank import (
     rerank_with_reason,
     runtime,
 )
-from rerank.breaker import Policy, State
+from rerank.engine.breaker import Policy, State
 from rerank.outcomes import Reranking, SkipReason
 from tests.rerank.factories import FakeBackend, FakeClock, Gate, passages, serve_with, wait_until
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rerank.random_model import write_random_model
+from rerank.weights.random_model import write_random_model
 
 COLOURS = ("red", "green", "blue", "white")
 

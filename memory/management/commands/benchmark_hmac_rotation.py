@@ -8,7 +8,7 @@ from django.core.management.base import CommandError
 from memory.benchmarks.command import BenchmarkCommand
 from memory.benchmarks.hmac_rotation import Load, measure_hmac_rotation
 from memory.benchmarks.report import Report
-from memory.hmac_rotation import BATCH
+from memory.rotation.hmac_key import BATCH
 
 
 class Command(BenchmarkCommand):

@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from memory.tokens import ACT_FOR_USERS, AccessToken, ServiceAccount
+from memory.access.tokens import ACT_FOR_USERS, AccessToken, ServiceAccount
 
 
 class Command(BaseCommand):

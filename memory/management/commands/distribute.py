@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
-from memory.distribution import preconditions, statements
+from memory.tenancy.citus import preconditions, statements
 
 
 class Command(BaseCommand):

@@ -7,8 +7,8 @@ from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
 from memory.exceptions import EmbeddingModelUnavailable
-from memory.recipe import configured
-from memory.reindexing import Indexed, Reindexed, outgrown, rebuild_graph, reindex_tenant, tenants
+from memory.index.recipe import configured
+from memory.index.reindexing import Indexed, Reindexed, outgrown, rebuild_graph, reindex_tenant, tenants
 
 
 class Command(BaseCommand):

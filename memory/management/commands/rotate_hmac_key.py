@@ -11,7 +11,7 @@ from keys.models import RotationRun
 from keys.process import operator
 from keys.progress_bar import ProgressBar
 from keys.runs import FailedRow
-from memory.hmac_rotation import BATCH, plan, rotate
+from memory.rotation.hmac_key import BATCH, plan, rotate
 
 
 class Command(BaseCommand):

@@ -8,8 +8,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
-from memory.census import totals_by_hmac_key
-from memory.integrity import Inspection, inspect_all
+from memory.rotation.integrity import Inspection, inspect_all
+from memory.tenancy.census import totals_by_hmac_key
 
 
 class Command(BaseCommand):

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from project.database import setup_sql
+from database import setup_sql
 
 
 class Command(BaseCommand):

@@ -5,7 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from project import embedded_postgres
+from database import embedded_postgres
 
 
 class Command(BaseCommand):

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.commands import flush
 
-from project.database.roles import as_owner
+from database.roles import as_owner
 
 
 class Command(flush.Command):

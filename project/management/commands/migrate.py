@@ -5,8 +5,8 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.core.management.commands import migrate
 
-from memory.partitioning import NotPartitionable, partition
-from project.database.roles import as_owner
+from database.roles import as_owner
+from memory.tenancy.partitions import NotPartitionable, partition
 
 
 class Command(migrate.Command):

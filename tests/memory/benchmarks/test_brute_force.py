@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from memory.asking import Weights
 from memory.benchmarks.brute_force import BruteForce
-from memory.lexical import inverse_document_frequency
+from memory.index.bm25 import inverse_document_frequency
+from memory.search.question import Weights
 from tests.memory.brute_force import fused
 
 TEXTS = ["red apples and pears", "green apples", "blue trains", "a train to the sea", "salt", "apples apples"]

@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from memory.benchmarks.beir import BadDataset, read_collection
 from memory.benchmarks.evaluation import targets, tenants
 from memory.benchmarks.tenants import benchmark_user
-from memory.browsing import list_chunks
+from memory.listing import list_chunks
 
 CORPUS = [
     {"_id": "cats:1", "title": "Cats", "text": "Cats sleep for most of the day."},

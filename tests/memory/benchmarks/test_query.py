@@ -15,7 +15,7 @@ from memory.benchmarks.population import TURNS, Population, fill, row_number
 from memory.benchmarks.query import DENSE, HYBRID, PLAIN, PRODUCT, UNROTATED, asked_tenants
 from memory.benchmarks.query_targets import targets
 from memory.benchmarks.tenants import erase
-from memory.browsing import list_chunks
+from memory.listing import list_chunks
 
 POPULATION = Population(rows=60, tenants=3, words=6)
 ARGUMENTS = ("--rows", "60", "--tenants", "3", "--words", "6", "--questions", "2", "--verbosity", "0")

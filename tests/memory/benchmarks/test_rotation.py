@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from keys.keyring import get_keyring
 from keys.models import KeyRecord, RotationRun
 from memory.benchmarks import rotation_beside_load
-from tests.memory.rotating import assert_all_readable, key_ids, store_all
+from tests.memory.rotation.rotating import assert_all_readable, key_ids, store_all
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

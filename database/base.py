@@ -1,0 +1,103 @@
+"""The backend itself: django-prometheus' Postgres, that starts the embedded server and knows the other roles."""
+
+import asyncio
+import os
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.backends.base.base import NO_DB_ALIAS
+from django_prometheus.db.backends.postgresql import base
+from psycopg_pool import ConnectionPool
+
+from database import embedded_postgres
+
+from .creation import DatabaseCreation
+from .dsn import VARIABLES, django_settings
+from .pool import make_pool
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """A connection as the application's role.
+
+    Server-side binding stays off, Django's default: it changes the meaning of some of the ORM's queries, and bulk
+    writes take psycopg's own cursor, whose parameters are binary anyway.
+    """
+
+    creation_class = DatabaseCreation
+
+    @property
+    def embedded_dir(self) -> str | None:
+        """The data directory of the embedded server, or None with a Postgres of somebody else's."""
+        return self.settings_dict.get("EMBEDDED_DIR")
+
+    @property
+    def pool(self) -> ConnectionPool | None:
+        """This process' pool, not necessarily open. In place of Django's, whose check of a connection is fixed."""
+        options = self.settings_dict["OPTIONS"].get("pool")
+        if self.alias == NO_DB_ALIAS or not options:
+            return None
+        if self.alias not in self._connection_pools:
+            made = make_pool(self.get_connection_params(), self._configure_connection, options, self.embedded_dir)
+            # Threads that come here at once may make several; none is open yet, and the first one stays.
+            self._connection_pools.setdefault(self.alias, made)
+        return self._connection_pools[self.alias]
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> psycopg.Connection:
+        """Connect; the first time in a process, have the embedded server run before the pool's clock starts."""
+        if self.embedded_dir and not self._pool_is_open:
+            embedded_postgres.ensure_running(self.embedded_dir)
+        return super().get_new_connection(conn_params)
+
+    @property
+    def _pool_is_open(self) -> bool:
+        known = self._connection_pools.get(self.alias)
+        return known is not None and not known.closed
+
+    def connect_as(self, role: str) -> psycopg.Connection:
+        """A fresh connection as `role` ("owner", "census" or "backup"), autocommit off, which the caller closes.
+
+        Raises ImproperlyConfigured naming the variable when that role has no connection, psycopg.OperationalError
+        when the server does not answer.
+        """
+        self._start_embedded()
+        return psycopg.connect(**self.parameters_of(role))
+
+    def as_owner(self) -> "DatabaseWrapper":
+        """A Django connection as memory_owner to the same database, without a pool, not yet open."""
+        parameters = django_settings(self.parameters_of("owner"))
+        return DatabaseWrapper({**self.settings_dict, **parameters}, alias=self.alias)
+
+    async def connect_async(self) -> psycopg.AsyncConnection:
+        """A fresh async connection as the application's role, autocommit off, which the caller closes."""
+        await asyncio.to_thread(self._start_embedded)
+        return await psycopg.AsyncConnection.connect(**self.parameters_of("app"))
+
+    def parameters_of(self, role: str) -> dict[str, Any]:
+        """Connection parameters of `role`, in the database that this connection uses (a test run changes it)."""
+        known: dict[str, dict[str, str]] = settings.DATABASE_ROLES
+        if role not in known:
+            raise ImproperlyConfigured(f"This needs the {role} role of the database: set {VARIABLES[role]}.")
+        configured, current = known["app"].get("dbname", ""), self.settings_dict["NAME"]
+        renamed = {"dbname": current} if current != configured else {}
+        return {**known[role], **renamed}
+
+    def _start_embedded(self) -> None:
+        if self.embedded_dir:
+            embedded_postgres.ensure_running(self.embedded_dir)
+
+
+def _forget_connections() -> None:
+    """After a fork, leave the parent's connections and pools to the parent: their sockets and threads are its own."""
+    _parents_own.extend(DatabaseWrapper._connection_pools.values())
+    DatabaseWrapper._connection_pools.clear()
+    for connection in connections.all(initialized_only=True):
+        _parents_own.append(connection.connection)
+        connection.connection = None
+
+
+# Kept in a child process, so that nothing there finalizes them.
+_parents_own: list[Any] = []
+os.register_at_fork(after_in_child=_forget_connections)

@@ -1,0 +1,59 @@
+"""The connection pool: Django's, but it outlives a server that goes and comes back.
+
+psycopg's pool checks a connection before it gives it out, and after two broken ones it pauses, longer each time. With
+a pool full of connections to the server as it was before a restart, that pause outlasts the timeout, and requests fail
+although the server is there. So the first broken connection has all idle ones replaced at once.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import psycopg
+from psycopg_pool import ConnectionPool
+
+from database import embedded_postgres
+
+
+def make_pool(
+    parameters: dict[str, Any],
+    configure: Callable[[psycopg.Connection], object],
+    options: dict[str, Any],
+    embedded_dir: str | None,
+) -> ConnectionPool:
+    """A pool, not yet open. `options` are ConnectionPool's; with `embedded_dir` it starts that server when needed."""
+    connection_class = _healing_connection(embedded_dir) if embedded_dir else psycopg.Connection
+    # Django sets autocommit as it needs, connection by connection.
+    return ConnectionPool(
+        kwargs={**parameters, "autocommit": True},
+        connection_class=connection_class,
+        configure=cast(Callable[[psycopg.Connection], None], configure),
+        check=_check,
+        open=False,
+        **options,
+    )
+
+
+def _check(connection: psycopg.Connection) -> None:
+    try:
+        ConnectionPool.check_connection(connection)
+    except psycopg.Error:
+        pool = cast(ConnectionPool, connection._pool)
+        pool.drain()
+        raise
+
+
+def _healing_connection(data_dir: str) -> type[psycopg.Connection]:
+    """A connection class that starts the server of `data_dir` again when it is gone."""
+
+    class HealingConnection(psycopg.Connection):
+        @classmethod
+        def connect(cls, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().connect(*args, **kwargs)
+            except psycopg.OperationalError:
+                if embedded_postgres.is_running(data_dir):
+                    raise
+            embedded_postgres.ensure_running(data_dir)
+            return super().connect(*args, **kwargs)
+
+    return HealingConnection

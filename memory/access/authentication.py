@@ -1,0 +1,79 @@
+"""From a request's credential to an Identity, and from there to DRF.
+
+A bearer token wins over a browser session. A token that is wrong in any way is an error even when a session would
+do: nobody should find out months later that their token was never looked at.
+"""
+
+from typing import Any
+
+from django.http import HttpRequest
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework.authentication import SessionAuthentication
+from rest_framework.request import Request
+
+from memory.access.identity import USER_HEADER, Identity, InvalidCredential, user_id_for
+from memory.access.tokens import AccessToken
+
+SCHEME = "Bearer"
+
+
+def identify(request: HttpRequest) -> Identity | None:
+    """Who calls, or None for nobody. Raises IdentityError, or django.db.Error when the database is away."""
+    authorization = request.META.get("HTTP_AUTHORIZATION")
+    header = request.META.get("HTTP_X_MEMORY_USER")
+    if authorization is not None:
+        token = _token_in(authorization)
+        token.note_use()
+        return Identity(user_id=user_id_for(token.user, header), account=token.user, token=token)
+    account: Any = request.user
+    if not account.is_authenticated:
+        return None
+    return Identity(user_id=user_id_for(account, header), account=account)
+
+
+def _token_in(authorization: str) -> AccessToken:
+    scheme, _, secret = authorization.partition(" ")
+    # A NUL or a byte beyond ASCII never stood in a token of ours, and Postgres takes no NUL.
+    if scheme.lower() != SCHEME.lower() or not (secret.isascii() and secret.isprintable()):
+        raise InvalidCredential(InvalidCredential.__doc__)
+    token = AccessToken.objects.find(secret)
+    if token is None:
+        raise InvalidCredential(InvalidCredential.__doc__)
+    return token
+
+
+class IdentityAuthentication(SessionAuthentication):
+    """Hands the middleware's finding to DRF; a browser session must bring its CSRF token as well."""
+
+    def authenticate(self, request: Request) -> tuple[Any, Any] | None:
+        identity = getattr(request._request, "memory_identity", None)
+        if isinstance(identity, Exception):
+            raise identity
+        if identity is None:
+            return None
+        if identity.token is None:
+            self.enforce_csrf(request)
+        return identity.account, identity.token
+
+    def authenticate_header(self, request: Request) -> str:
+        return f'{SCHEME} realm="memory"'
+
+
+class IdentityScheme(OpenApiAuthenticationExtension):
+    """How the OpenAPI description tells of it."""
+
+    target_class = "memory.access.authentication.IdentityAuthentication"
+    name = ["accessToken", "session"]
+
+    def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
+        return [{name: []} for name in self.name]
+
+    def get_security_definition(self, auto_schema: Any) -> list[dict[str, str]]:
+        return [
+            {
+                "type": "http",
+                "scheme": "bearer",
+                "description": f"An access token, `smem_…`. A service's token names its user in `{USER_HEADER}`.",
+            },
+            {"type": "apiKey", "in": "cookie", "name": "sessionid", "description": "A session of the admin."},
+        ]

@@ -1,0 +1,109 @@
+"""Access tokens and the services that hold them.
+
+A token is `smem_` and 64 hex digits of randomness; the table keeps its SHA-512 and its first 15 characters, so a dump
+of the table opens nothing. A spent token stays listed: knowing what was valid, and until when, is worth a row.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+from knox.crypto import hash_token
+from knox.models import AbstractAuthToken, AuthTokenManager
+from knox.settings import CONSTANTS
+
+from memory.access.identity import BENCHMARK_NAMESPACE
+
+LAST_USED_RESOLUTION = timedelta(minutes=1)
+ACT_FOR_USERS = "act_for_users"
+
+
+class AccessTokenManager(AuthTokenManager):
+    def issue(self, *, user: Any, label: str = "", expires_in: timedelta | None = None) -> tuple["AccessToken", str]:
+        """Make a token for `user` that lives `expires_in` (None: for ever). Returns (row, secret); only here is the
+        secret ever seen."""
+        row, secret = self.create(user, expiry=expires_in, label=label)
+        return row, secret
+
+    def usable(self) -> "models.QuerySet[AccessToken]":
+        """Tokens that are neither expired nor revoked, of active accounts."""
+        unexpired = Q(expiry__isnull=True) | Q(expiry__gt=timezone.now())
+        return self.filter(unexpired, revoked_at__isnull=True, user__is_active=True)
+
+    def find(self, secret: str) -> "AccessToken | None":
+        """The usable token of that secret, its account and service with it, in one query.
+
+        The look-up is by the digest of 256 random bits: its timing tells nothing that helps to guess one.
+        """
+        found = self.usable().select_related("user__service_account")
+        return found.filter(token_key=secret[: CONSTANTS.TOKEN_KEY_LENGTH], digest=hash_token(secret)).first()
+
+
+class AccessToken(AbstractAuthToken):
+    """A bearer credential of one account."""
+
+    # Knox makes the digest the primary key, which then stands in admin addresses and logs.
+    id = models.BigAutoField(primary_key=True)
+    digest = models.CharField(max_length=CONSTANTS.DIGEST_LENGTH, unique=True, editable=False)
+    label = models.CharField(max_length=100, blank=True, help_text="What this token is for.")
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, editable=False)
+
+    objects = AccessTokenManager()
+
+    class Meta:
+        ordering = ("-created",)
+
+    def __str__(self) -> str:
+        return f"{self.token_key}… of {self.user}"
+
+    @property
+    def state(self) -> str:
+        """`revoked`, `expired` or `active`."""
+        if self.revoked_at:
+            return "revoked"
+        return "expired" if self.expiry and self.expiry <= timezone.now() else "active"
+
+    def revoke(self) -> None:
+        """Make the token useless from now on. A second call keeps the first time."""
+        type(self).objects.filter(pk=self.pk, revoked_at__isnull=True).update(revoked_at=timezone.now())
+        self.refresh_from_db(fields=["revoked_at"])
+
+    def note_use(self) -> None:
+        """Remember that the token was used just now, writing at most once a minute."""
+        now = timezone.now()
+        if self.last_used_at is None or now - self.last_used_at >= LAST_USED_RESOLUTION:
+            type(self).objects.filter(pk=self.pk).update(last_used_at=now)
+
+
+class ServiceAccount(models.Model):
+    """A program that stores memories of its own users, all of them under one namespace.
+
+    Its account needs the permission `memory.act_for_users` to name a user in `X-Memory-User`.
+    """
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="service_account")
+    namespace = models.SlugField(max_length=64, unique=True, help_text="First part of its users' ids; fixed once used.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("namespace",)
+        permissions = [(ACT_FOR_USERS, "Can act for the users in its service's namespace")]
+
+    def __str__(self) -> str:
+        return self.namespace
+
+    def clean(self) -> None:
+        if self.user_id and (self.user.is_staff or self.user.is_superuser):
+            raise ValidationError({"user": "A service's account is neither staff nor superuser."})
+        if self.namespace == BENCHMARK_NAMESPACE:
+            raise ValidationError({"namespace": "This namespace belongs to the benchmark commands, which erase it."})
+
+    @property
+    def may_act_for_users(self) -> bool:
+        """Whether its tokens may name a user. A superuser holds every permission, and is no service: False."""
+        return not self.user.is_superuser and self.user.has_perm(f"memory.{ACT_FOR_USERS}")

@@ -1,0 +1,19 @@
+"""What is stored so that a chunk can be found.
+
+    chunking         long texts into chunks that the embedding model reads whole
+    embedding        texts into vectors
+    vectors          vectors checked, and in the form in which they are stored and compared
+    vector_rotation  the tenant-keyed rotation of that form
+    text_analysis    text into terms: folding, stop words, stemming
+    bm25             terms into BM25 weights under keyed hashes
+    keywords         those weights as a stored sparse vector
+    labels           keyed hashes of filterable metadata
+    rows             the shape of a stored row, from plain chunk to SQL parameters
+    stored_rows      rows as they are stored: read back and opened
+    recipe           index settings, recorded per tenant
+    stale_settings   notices tenants that were indexed by other settings
+    tail             moves a large tenant's rows into the vector graph and the postings
+    reindexing       makes a tenant's rows searchable anew
+
+Imports `sealing`, `tenancy` and `memory.rls`; no other room.
+"""

@@ -1,0 +1,29 @@
+"""The keyword index as it is stored and asked: sparse vectors under the tenant's subkey."""
+
+from pgvector import SparseVector
+
+from memory.index.bm25 import DIMENSIONS, lexical_vector, query_dimensions
+from memory.index.recipe import Recipe
+from memory.sealing.subkeys import lexical_subkey
+
+
+def lexical_column(text: str, user_hash: str, recipe: Recipe) -> SparseVector | None:
+    """A chunk's term weights, or None for a tenant without a keyword index."""
+    if recipe.language is None:
+        return None
+    return sparse(lexical_vector(text, lexical_subkey(user_hash), recipe.language))
+
+
+def sparse(weights: dict[int, float]) -> SparseVector:
+    """Non-zero weights by dimension as a sparsevec."""
+    dimensions = sorted(weights)
+    # SparseVector({…}) filters, sorts and copies them as pairs: half of what a chunk's keywords took to write.
+    vector: SparseVector = SparseVector._from_parts(DIMENSIONS, dimensions, [weights[each] for each in dimensions])
+    return vector
+
+
+def asked_terms(query: str, user_hash: str, recipe: Recipe) -> list[int]:
+    """A question's terms as dimensions, the most frequent first; none for a tenant without a keyword index."""
+    if recipe.language is None:
+        return []
+    return query_dimensions(query, lexical_subkey(user_hash), recipe.language)

@@ -1,0 +1,96 @@
+"""Rows of memory_chunks as they are stored: read in order of their ids, and opened.
+
+Reindexing and the move to a new user hash both read a tenant's rows through here.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import numpy as np
+import psycopg
+
+from keys.keyring import get_keyring
+from keys.runs import FailedRow
+from memory import metrics
+from memory.index.rows import PlainChunk
+from memory.index.vectors import original_from
+from memory.sealing.codecs import JSONCodec, TextCodec
+from memory.security import open_with_key
+
+_text, _json = TextCodec(), JSONCodec()
+
+# Whether a row changed since it was read is told by its version, a hash of its id and of the transaction that wrote it
+# (`xmin`): no read of the seals, and no column that somebody might forget to set. Versions are only ever compared for
+# equality, within one process.
+VERSION = "hashtextextended(id::text || ' ' || xmin::text, 0)"
+_COLUMNS = (
+    "id, doc_id, source, chunk_index, text_cipher, meta_cipher, emb_cipher, enc_key_id, created_at, updated_at,"
+    f" {VERSION}"
+)
+READ_BEHIND = (
+    f"SELECT {_COLUMNS} FROM memory_chunks WHERE user_hash = %(user_hash)s AND id >= %(low)s"  # noqa: S608
+    " ORDER BY id LIMIT %(limit)s"
+)
+READ_SOME = f"SELECT {_COLUMNS} FROM memory_chunks WHERE user_hash = %(user_hash)s AND id = ANY (%(ids)b::uuid[])"  # noqa: S608
+READ_ALL = f"SELECT {_COLUMNS} FROM memory_chunks WHERE user_hash = %(user_hash)s"  # noqa: S608
+
+
+class StoredRow(NamedTuple):
+    """A row of memory_chunks as it lies there, and its version."""
+
+    id: UUID
+    doc_id: str
+    source: str
+    chunk_index: int
+    text_cipher: bytes
+    meta_cipher: bytes
+    emb_cipher: bytes
+    enc_key_id: str
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+
+@dataclass(frozen=True)
+class OpenedRow:
+    """A stored row, opened."""
+
+    chunk: PlainChunk
+    original: np.ndarray = field(repr=False)
+
+
+def read(cursor: psycopg.Cursor[Any], statement: str, **parameters: Any) -> list[StoredRow]:
+    """Rows by one of the READ statements, inside the door of their user."""
+    cursor.execute(statement, parameters)
+    return [StoredRow(*row) for row in cursor.fetchall()]
+
+
+def open_row(row: StoredRow, aad: bytes) -> OpenedRow:
+    """Open the three seals of a row. Raises InvalidTag; counts a row that names another key than it is under."""
+    text, key = open_with_key(row.text_cipher, aad)
+    metadata, _ = open_with_key(row.meta_cipher, aad)
+    original, _ = open_with_key(row.emb_cipher, aad)
+    metrics.OPENS.inc(3)
+    if key.key_id != row.enc_key_id:
+        metrics.KEY_ID_DRIFT.inc()
+    chunk = PlainChunk(
+        doc_id=row.doc_id,
+        source=row.source,
+        chunk_index=row.chunk_index,
+        text=_text.decode(text),
+        metadata=_json.decode(metadata),
+        id=row.id,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+    return OpenedRow(chunk, original_from(original))
+
+
+def failed_row(user_hash: str, row: StoredRow) -> FailedRow:
+    """What is said of a row that does not open."""
+    metrics.INTEGRITY_FAILURES.inc()
+    held = get_keyring().opens(row.enc_key_id)
+    reason = "does not open: changed bytes or another tenant's seal" if held else "its key is not held here"
+    return FailedRow("memory_chunks", str(row.id), user_hash[:8], row.enc_key_id, reason)

@@ -1,0 +1,106 @@
+"""Moving an outgrown tenant's rows into the indexes, a few with every write.
+
+A tenant above MEMORY_EXACT_SCAN_MAX rows is answered from the vector graph and the term postings, and from an exact
+scan of the rows that are not there yet: the tail. So an answer is complete at any moment, whoever wrote the rows and
+however far the move is, and all that this module has to do is to keep the tail short.
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from django.conf import settings
+from django.db import DatabaseError
+from pgvector import SparseVector
+
+from memory.rls import tenant_transaction, tenant_transaction_by_hash
+from memory.tenancy.cursors import binary_cursor
+
+logger = logging.getLogger(__name__)
+
+GRAPH_INDEX = "memory_vectors_graph"
+
+# A write of n rows moves 2 n + 8: tails shrink under every mix of writes, and no write waits long for it.
+MOVES_PER_ROW = 2
+MOVES_PER_WRITE = 8
+ROWS_PER_STEP = 200
+
+# The chunks are locked first, as a deletion locks them, and nothing is waited for: the postings refer to the chunks, so
+# whoever held the vectors alone would wait for a deletion that waits for the vectors.
+TAIL = """
+SELECT v.id, v.lexical FROM memory_vectors v JOIN memory_chunks c ON c.user_hash = v.user_hash AND c.id = v.id
+WHERE v.user_hash = %s AND NOT v.outgrown LIMIT %s
+FOR KEY SHARE OF c SKIP LOCKED FOR UPDATE OF v SKIP LOCKED
+"""
+INSERT_TERMS = """
+INSERT INTO memory_terms (user_hash, term, id, weight)
+SELECT %s, * FROM unnest(%b::int4[], %b::uuid[], %b::float8[])
+"""
+MARK = "UPDATE memory_vectors SET outgrown = true WHERE user_hash = %s AND id = ANY (%b::uuid[])"
+
+
+def keep_up(*, user_id: str, written: int) -> int:
+    """Move a share of an outgrown tenant's tail after a write of `written` rows; returns how many rows moved.
+
+    The write is done and committed: whatever goes wrong here is logged, and the tail is scanned until the next time.
+    """
+    try:
+        return move(user_id=user_id, limit=MOVES_PER_ROW * written + MOVES_PER_WRITE)
+    except DatabaseError as error:
+        logger.warning("rows wait outside the index", extra={"reason": type(error).__name__})
+        return 0
+
+
+def move(*, limit: int, user_id: str | None = None, user_hash: str | None = None) -> int:
+    """Move up to `limit` rows of a user's tail, a few hundred a transaction; returns how many moved.
+
+    The user is given by id, or, for maintenance, by hash.
+    """
+    moved = 0
+    while moved < limit:
+        door = tenant_transaction(user_id) if user_hash is None else tenant_transaction_by_hash(user_hash)
+        step = _move_step(door, min(ROWS_PER_STEP, limit - moved))
+        moved += step
+        if step < ROWS_PER_STEP:
+            break
+    return moved
+
+
+def has_outgrown(chunk_count: int) -> bool:
+    """Whether a tenant of that many rows is answered from the indexes."""
+    return chunk_count > settings.MEMORY_EXACT_SCAN_MAX
+
+
+def _move_step(door: AbstractContextManager[str], limit: int) -> int:
+    with door as user_hash, binary_cursor() as cursor:
+        cursor.execute("SELECT chunk_count FROM tenants WHERE user_hash = %s", [user_hash])
+        row = cursor.fetchone()
+        if row is None or not has_outgrown(row[0]):
+            return 0
+        return move_tail(cursor, user_hash, limit)
+
+
+def move_tail(cursor: psycopg.Cursor[Any], user_hash: str, limit: int) -> int:
+    """Move up to `limit` rows inside the open door of their hash, oldest first; returns how many moved."""
+    cursor.execute(TAIL, [user_hash, limit])
+    tail = cursor.fetchall()
+    _insert_terms(cursor, user_hash, tail)
+    cursor.execute(MARK, [user_hash, [chunk_id for chunk_id, _ in tail]])
+    return len(tail)
+
+
+def _insert_terms(
+    cursor: psycopg.Cursor[Any], user_hash: str, tail: Sequence[tuple[UUID, SparseVector | None]]
+) -> None:
+    terms: list[int] = []
+    ids: list[UUID] = []
+    weights: list[float] = []
+    for chunk_id, lexical in tail:
+        if lexical is not None:
+            terms += lexical.indices()
+            weights += lexical.values()
+            ids += [chunk_id] * len(lexical.indices())
+    cursor.execute(INSERT_TERMS, [user_hash, terms, ids, weights])

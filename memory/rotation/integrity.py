@@ -1,0 +1,260 @@
+"""Does everything that is stored still open, and does the index still say what the seals say?
+
+Tenant by tenant inside its door: the user id, every row's three seals, the vector in the index against the sealed
+original, the columns that the index repeats, the chunk count. Across tenants, by the census: rows under a hash that is
+no tenant's, tenants under an HMAC key that is not held here, users known twice.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+
+from keys.exceptions import KeyConfigurationError
+from keys.keyring import get_keyring
+from keys.models import Purpose
+from keys.patience import outlast
+from keys.runs import open_run
+from memory import metrics
+from memory.exceptions import InvalidUserId, SealedMemoryError
+from memory.index.recipe import Recipe, recorded
+from memory.index.vectors import original_from, searchable
+from memory.rls import tenant_transaction_by_hash
+from memory.sealing.codecs import JSONCodec, TextCodec
+from memory.security import UserHash, aad_for, open_with_key, user_hashes
+from memory.tenancy import census
+from memory.tenancy.census import TenantFacts
+from memory.tenancy.cursors import binary_cursor
+
+# Cosines move by less than this. Turning a unit vector in float32 is exact to about 1e-6.
+TOLERANCE = 1e-4
+ROWS_A_READ = 500
+
+UNREADABLE, UNKNOWN_KEY, VECTOR, COLUMNS = "unreadable", "unknown key", "vector", "columns"
+COUNT, USER_ID, ORPHANS, KNOWN_TWICE = "count", "user id", "orphans", "known twice"
+
+ROWS = """
+SELECT c.id, c.text_cipher, c.meta_cipher, c.emb_cipher, c.enc_key_id, v.embedding,
+       (v.doc_id, v.source, v.chunk_index, v.created_at) = (c.doc_id, c.source, c.chunk_index, c.created_at)
+FROM memory_chunks c LEFT JOIN memory_vectors v ON v.user_hash = c.user_hash AND v.id = c.id
+WHERE c.user_hash = %(user_hash)s AND c.id > %(after)s AND (%(sample)s::float8 >= 1 OR random() < %(sample)s::float8)
+ORDER BY c.id LIMIT %(limit)s
+"""
+TENANT = """
+SELECT user_cipher, recipe, chunk_count, (SELECT count(*) FROM memory_chunks WHERE user_hash = %(user_hash)s)
+FROM tenants WHERE user_hash = %(user_hash)s
+"""
+
+_text, _json = TextCodec(), JSONCodec()
+
+
+class UserIdUnreadable(SealedMemoryError):
+    """A tenant's sealed user id does not open, or is not the one its hash stands for."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be. `tenant` is the first 8 hex of the hash; nothing here is content."""
+
+    kind: str
+    tenant: str
+    row: str
+    key_id: str
+    detail: str
+
+    def __str__(self) -> str:
+        where = f"tenant {self.tenant}" + (f", row {self.row}" if self.row else "")
+        return f"{self.kind}: {where} (key {self.key_id or '–'}): {self.detail}"
+
+
+@dataclass
+class Inspection:
+    """What was looked at and what was found. `drifted` rows open under another key than the one they name."""
+
+    tenants: int = 0
+    rows: int = 0
+    drifted: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, other: "Inspection") -> None:
+        """Take another inspection's figures and findings in."""
+        self.tenants += other.tenants
+        self.rows += other.rows
+        self.drifted += other.drifted
+        self.findings += other.findings
+
+
+@dataclass(frozen=True)
+class _Row:
+    id: UUID
+    blobs: tuple[bytes, bytes, bytes]
+    key_id: str
+    embedding: Any
+    columns_agree: bool | None
+
+
+def inspect_all(*, sample: float = 1.0, advance: Callable[[int], Any] = lambda rows: None) -> Inspection:
+    """Look at every tenant, and at what belongs to none. A tenant that a rotation moves meanwhile may be met twice."""
+    seen = Inspection()
+    for tenant in census.all_tenants():
+        seen.add(inspect_tenant(tenant, sample=sample, advance=advance))
+        seen.findings += _known_twice(tenant)
+    # Half a move is no damage: its rows become somebody's, or are cleared, when the rotation is run again.
+    if open_run(Purpose.HMAC) is None:
+        seen.findings += orphan_findings(outlast(census.orphan_hashes))
+    return seen
+
+
+def inspect_tenant(
+    tenant: TenantFacts, *, sample: float = 1.0, advance: Callable[[int], Any] = lambda rows: None
+) -> Inspection:
+    """Look at one tenant; `sample` is the share of its rows to open, 0 to 1. A tenant that is gone by now is nothing.
+
+    `advance` is told how many rows were looked at, read by read.
+    """
+    seen = Inspection()
+    user_hash = UserHash(tenant.user_hash, tenant.hmac_key_id)
+    facts = outlast(_tenant_row, user_hash)
+    if facts is None:
+        return seen
+    seen.tenants = 1
+    user_cipher, recipe, chunk_count, counted = facts
+    seen.findings += _inspect_user_id(tenant, user_cipher)
+    if chunk_count != counted:
+        detail = f"{chunk_count} chunks by its count, {counted} in truth"
+        seen.findings.append(Finding(COUNT, tenant.user_hash[:8], "", "", detail))
+    after = UUID(int=0)
+    while rows := outlast(_read, user_hash, after, sample):
+        _inspect_rows(seen, user_hash, rows, recorded(recipe))
+        advance(len(rows))
+        after = rows[-1].id
+    return seen
+
+
+def read_user_id(tenant: TenantFacts) -> str | None:
+    """The user id of a tenant, None when it is gone. Raises UserIdUnreadable, whose message holds no id."""
+    facts = outlast(_tenant_row, UserHash(tenant.user_hash, tenant.hmac_key_id))
+    return None if facts is None else _open_user_id(tenant, facts[0])
+
+
+def _known_twice(tenant: TenantFacts) -> Iterator[Finding]:
+    """Whether the user of a tenant under an accepted key has a tenant under another key as well."""
+    if tenant.hmac_key_id == get_keyring().hmac_current.key_id:
+        return
+    try:
+        user_id = read_user_id(tenant)
+    except UserIdUnreadable:
+        return
+    hashes = [] if user_id is None else user_hashes(user_id)
+    if len(outlast(census.known_hashes, hashes)) > 1:
+        detail = "its user is known under another key as well: some process did not accept both keys"
+        yield Finding(KNOWN_TWICE, tenant.user_hash[:8], "", tenant.hmac_key_id, detail)
+
+
+def orphan_findings(hashes: Sequence[str]) -> Iterator[Finding]:
+    """One finding for each hash that chunks carry and no tenant has."""
+    for user_hash in hashes:
+        yield Finding(ORPHANS, user_hash[:8], "", "", "rows of a hash that is no tenant's")
+
+
+def _inspect_user_id(tenant: TenantFacts, user_cipher: bytes) -> Iterator[Finding]:
+    try:
+        _open_user_id(tenant, user_cipher)
+    except UserIdUnreadable as error:
+        yield Finding(USER_ID, tenant.user_hash[:8], "", tenant.enc_key_id, str(error))
+
+
+def _open_user_id(tenant: TenantFacts, user_cipher: bytes) -> str:
+    try:
+        data, _ = open_with_key(user_cipher, aad_for(tenant.user_hash))
+    except InvalidTag:
+        held = get_keyring().opens(tenant.enc_key_id)
+        why = "its sealed user id does not open" if held else "the key of its sealed user id is not held here"
+        raise UserIdUnreadable(why) from None
+    try:
+        user_id = _text.decode(data)
+        made_by = {str(user_hash): user_hash.hmac_key_id for user_hash in user_hashes(user_id)}
+    except (InvalidTag, InvalidUserId):
+        raise UserIdUnreadable("what opens is no user id") from None
+    if tenant.user_hash not in made_by:
+        raise UserIdUnreadable("no HMAC key held here makes its hash from its user id")
+    if made_by[tenant.user_hash] != tenant.hmac_key_id:
+        raise UserIdUnreadable("it names another HMAC key than the one that made its hash")
+    return user_id
+
+
+def _tenant_row(user_hash: UserHash) -> tuple[bytes, str, int, int] | None:
+    with tenant_transaction_by_hash(user_hash), binary_cursor() as cursor:
+        cursor.execute(TENANT, {"user_hash": user_hash})
+        return cursor.fetchone()
+
+
+def _read(user_hash: UserHash, after: UUID, sample: float) -> list[_Row]:
+    with tenant_transaction_by_hash(user_hash), binary_cursor() as cursor:
+        cursor.execute(ROWS, {"user_hash": user_hash, "after": after, "sample": sample, "limit": ROWS_A_READ})
+        return [
+            _Row(row_id, (text, meta, original), key_id, embedding, agree)
+            for row_id, text, meta, original, key_id, embedding, agree in cursor.fetchall()
+        ]
+
+
+def _inspect_rows(seen: Inspection, user_hash: UserHash, rows: Sequence[_Row], recipe: Recipe) -> None:
+    aad = aad_for(user_hash)
+    originals: list[np.ndarray] = []
+    opened: list[_Row] = []
+    for row in rows:
+        seen.rows += 1
+        try:
+            originals.append(_open(seen, row, aad))
+            opened.append(row)
+        except InvalidTag:
+            seen.findings.append(_unreadable(user_hash, row))
+        if row.embedding is None or row.columns_agree is False:
+            detail = "it has no vector" if row.embedding is None else "the index repeats its columns wrongly"
+            seen.findings.append(Finding(COLUMNS, user_hash[:8], str(row.id), row.key_id, detail))
+    seen.findings += _inspect_vectors(user_hash, opened, originals, recipe)
+
+
+def _open(seen: Inspection, row: _Row, aad: bytes) -> np.ndarray:
+    (text, key), (meta, _), (original, _) = (open_with_key(blob, aad) for blob in row.blobs)
+    metrics.OPENS.inc(3)
+    if key.key_id != row.key_id:
+        metrics.KEY_ID_DRIFT.inc()
+        seen.drifted += 1
+    _text.decode(text), _json.decode(meta)
+    return original_from(original)
+
+
+def _unreadable(user_hash: UserHash, row: _Row) -> Finding:
+    metrics.INTEGRITY_FAILURES.inc()
+    if get_keyring().opens(row.key_id):
+        detail = "does not open: changed bytes, or another tenant's or column's seal"
+        return Finding(UNREADABLE, user_hash[:8], str(row.id), row.key_id, detail)
+    return Finding(UNKNOWN_KEY, user_hash[:8], str(row.id), row.key_id, "sealed under a key that is not held here")
+
+
+def _inspect_vectors(
+    user_hash: UserHash, rows: Sequence[_Row], originals: Sequence[np.ndarray], recipe: Recipe
+) -> Iterator[Finding]:
+    pairs = [(row, original) for row, original in zip(rows, originals, strict=True) if row.embedding is not None]
+    if not pairs or not _holds(user_hash.hmac_key_id):
+        return
+    wanted = searchable(np.stack([original for _, original in pairs]), user_hash, recipe)
+    stored = np.stack([row.embedding.to_numpy() for row, _ in pairs])
+    distances = np.abs(wanted - stored).max(axis=1)
+    for (row, _), distance in zip(pairs, distances, strict=True):
+        if not distance <= TOLERANCE:
+            detail = f"the vector in the index is not its sealed original's (off by {distance:.2g})"
+            yield Finding(VECTOR, user_hash[:8], str(row.id), row.key_id, detail)
+
+
+def _holds(hmac_key_id: str) -> bool:
+    """Whether this process has the HMAC key; without it the tenant's vectors cannot be compared."""
+    try:
+        get_keyring().hashing_key(hmac_key_id)
+    except KeyConfigurationError:
+        return False
+    return True

@@ -1,0 +1,98 @@
+"""A tenant's rows as they are read under one user hash, rebuilt and written under another.
+
+Rows are rebuilt from their seals: text, metadata and the original embedding are opened under the old hash and sealed
+under the new one; turned vector, term weights and labels are made anew from them. Ids, times and places are kept.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import psycopg
+from cryptography.exceptions import InvalidTag
+
+from keys.runs import FailedRow
+from memory.exceptions import SealedMemoryError
+from memory.index import rows
+from memory.index.rows import ChunkRow, build_rows
+from memory.index.stored_rows import (
+    VERSION,
+    OpenedRow,
+    StoredRow,
+    failed_row,
+    open_row,
+)
+from memory.security import UserHash, aad_for
+
+VERSIONS = (
+    f"SELECT id, {VERSION} FROM memory_chunks"  # noqa: S608
+    " WHERE user_hash = %(user_hash)s AND id >= %(low)s AND (%(high)s::uuid IS NULL OR id < %(high)s)"
+)
+# One pass over the tenant tells which windows differ: window number, rows, exclusive or of their versions.
+DIGESTS = (
+    f"SELECT width_bucket(id, %(lows)b::uuid[]) - 1, count(*), bit_xor({VERSION})"  # noqa: S608
+    " FROM memory_chunks WHERE user_hash = %(user_hash)s GROUP BY 1"
+)
+DELETE_BEHIND = "DELETE FROM memory_chunks WHERE user_hash = %(user_hash)s AND id >= %(low)s"
+DELETE_ALL_BUT = (
+    "DELETE FROM memory_chunks WHERE user_hash = %(user_hash)s AND id >= %(low)s"
+    " AND (%(high)s::uuid IS NULL OR id < %(high)s) AND NOT id = ANY (%(keep)b::uuid[])"
+)
+# A chunk that took a deleted one's place in a document arrives before the deletion has been seen.
+DELETE_PLACES = (
+    "DELETE FROM memory_chunks c USING unnest(%(doc_ids)b::text[], %(indexes)b::int4[]) AS place (doc_id, chunk_index)"
+    " WHERE c.user_hash = %(user_hash)s AND c.doc_id = place.doc_id AND c.chunk_index = place.chunk_index"
+)
+# Where a batch of rows ends. Ranges of ids, and no join: without statistics the planner joins a tenant with itself.
+BATCH_END = (
+    "SELECT id FROM memory_chunks WHERE user_hash = %(user_hash)s AND id >= %(low)s"
+    " ORDER BY id OFFSET %(limit)s LIMIT 1"
+)
+# Rows under a hash that is no tenant's; never those of a user.
+DELETE_ORPHANS = (
+    "DELETE FROM memory_chunks WHERE user_hash = %(user_hash)s AND id >= %(low)s"
+    " AND (%(high)s::uuid IS NULL OR id < %(high)s)"
+    " AND NOT EXISTS (SELECT 1 FROM tenants WHERE user_hash = %(user_hash)s)"
+)
+
+
+class RowsUnreadable(SealedMemoryError):
+    """Rows of a tenant do not open, so the tenant cannot be moved. `failures` names them."""
+
+    def __init__(self, failures: Sequence[FailedRow]) -> None:
+        super().__init__(f"{len(failures)} rows do not open.")
+        self.failures = tuple(failures)
+
+
+def rebuild(stored: Sequence[StoredRow], old: UserHash, new: UserHash) -> list[ChunkRow]:
+    """The same rows for another hash of the same user. Raises RowsUnreadable naming every one that does not open."""
+    if not stored:
+        return []
+    aad = aad_for(old)
+    opened: list[OpenedRow] = []
+    failures: list[FailedRow] = []
+    for row in stored:
+        try:
+            opened.append(open_row(row, aad))
+        except InvalidTag:
+            failures.append(failed_row(old, row))
+    if failures:
+        raise RowsUnreadable(failures)
+    originals = np.stack([row.original for row in opened])
+    return list(build_rows(new, [row.chunk for row in opened], originals))
+
+
+def insert(cursor: psycopg.Cursor[Any], user_hash: UserHash, rebuilt: Sequence[ChunkRow]) -> None:
+    """Write rebuilt rows inside the door of their new hash, each taking its place in its document."""
+    for start in range(0, len(rebuilt), rows.ROWS_PER_STATEMENT):
+        part = rebuilt[start : start + rows.ROWS_PER_STATEMENT]
+        parameters = rows.insert_parameters(user_hash, part)
+        cursor.execute("SAVEPOINT places")
+        try:
+            cursor.execute(rows.INSERT_CHUNKS, parameters)
+        except psycopg.errors.UniqueViolation:
+            cursor.execute("ROLLBACK TO SAVEPOINT places")
+            places = {"doc_ids": [row.doc_id for row in part], "indexes": [row.chunk_index for row in part]}
+            cursor.execute(DELETE_PLACES, {"user_hash": user_hash, **places})
+            cursor.execute(rows.INSERT_CHUNKS, parameters)
+        cursor.execute("RELEASE SAVEPOINT places")

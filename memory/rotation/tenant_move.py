@@ -1,0 +1,305 @@
+"""Moving one tenant to the user hash of the current HMAC key.
+
+A small tenant moves in one transaction. A large one would keep its writers waiting, so it is copied first:
+
+    copy        window by window (a range of ids) under the new hash, which is nobody's context yet
+    grow        the copy of a tenant that is answered from the indexes goes into them (`memory.index.tail`)
+    catch up    what changed meanwhile, again and again, until little is left
+    flip        in one short transaction, while no door of the user is open: the last changes, and the `tenants` row
+    clear       the rows under the old hash, which is nobody's context any more
+
+Killed anywhere, the next run begins a tenant again whose `tenants` row has not moved (its half copy is cleared first),
+and clears the old rows of one whose row has. Readers see the old rows or the new ones, because a door holds the user's
+lock (see `memory.tenancy.current_hash`) and the flip takes it alone.
+"""
+
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import xor
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psycopg
+from django.db import OperationalError
+
+from keys import steps
+from keys.patience import outlast
+from memory.exceptions import SealedMemoryError
+from memory.index import rows
+from memory.index.recipe import configured, recorded
+from memory.index.stored_rows import READ_ALL, READ_BEHIND, READ_SOME, read
+from memory.index.tail import ROWS_PER_STEP, has_outgrown, move_tail
+from memory.rls import UserHashes, across_user_hashes, tenant_transaction_by_hash
+from memory.rotation import tenant_copy
+from memory.rotation.tenant_copy import RowsUnreadable, insert, rebuild
+from memory.security import UserHash
+from memory.tenancy.cursors import binary_cursor
+
+T = TypeVar("T")
+
+FIRST = UUID(int=0)
+FEW_CHANGES = 50
+MAX_CATCH_UPS = 10
+MAX_FLIPS = 5
+LOCK_TIMEOUT_MS = 1_000
+
+LOCK_TENANT = "SELECT created_at, recipe FROM tenants WHERE user_hash = %s FOR UPDATE"
+SEE_TENANT = "SELECT created_at FROM tenants WHERE user_hash = %s"
+DELETE_TENANT = "DELETE FROM tenants WHERE user_hash = %s"
+GIVE_FACTS = "UPDATE tenants SET chunk_count = %s, created_at = %s, recipe = %s WHERE user_hash = %s"
+COUNT = "SELECT count(*) FROM memory_chunks WHERE user_hash = %s"
+
+Advance = Callable[[int], None]
+
+
+class TenantBusy(SealedMemoryError):
+    """Doors of the user stayed open for longer than the move may keep others waiting."""
+
+
+class TenantKnownTwice(SealedMemoryError):
+    """The user is known under the new hash as well: some process made it there without accepting the old key."""
+
+
+class _TenantGone(Exception):
+    """The tenant is not under its old hash any more: erased, or moved by a commit whose answer was lost."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """A tenant that is to go from one hash to another, and how many chunks it is thought to have."""
+
+    user_id: str = field(repr=False)
+    old: UserHash
+    new: UserHash
+    rows: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """A range of ids, from `low` to the next window's, and the versions of its rows when they were copied."""
+
+    low: UUID
+    versions: "array[int]"
+
+    @property
+    def digest(self) -> tuple[int, int]:
+        """Rows, and the exclusive or of their versions: what DIGESTS says of an unchanged window."""
+        return len(self.versions), reduce(xor, self.versions, 0)
+
+
+def move_tenant(move: Move, *, batch: int, advance: Advance) -> None:
+    """Move a tenant; `advance` is told how many rows were written, transaction by transaction.
+
+    Ends well when the tenant has moved already or was erased. Raises RowsUnreadable, TenantBusy or TenantKnownTwice,
+    and leaves the tenant where it was.
+    """
+    try:
+        if move.rows <= batch:
+            advance(_until_free(lambda: _move_at_once(move)))
+            steps.reached("small tenant moved")
+        else:
+            _Copying(move, batch, advance).run()
+    except _TenantGone:
+        clear_orphans(move.new, batch)
+    except (RowsUnreadable, TenantBusy, TenantKnownTwice):
+        clear_orphans(move.new, batch)
+        raise
+    clear_orphans(move.old, batch)
+
+
+def clear_orphans(user_hash: UserHash, batch: int) -> None:
+    """Delete the rows under a hash that is no tenant's, `batch` a transaction."""
+    low: UUID | None = FIRST
+    while low is not None:
+        low = outlast(_clear_batch, user_hash, low, batch)
+        steps.reached("orphans cleared")
+
+
+def _clear_batch(user_hash: UserHash, low: UUID, batch: int) -> UUID | None:
+    with tenant_transaction_by_hash(user_hash), binary_cursor() as cursor:
+        cursor.execute(tenant_copy.BATCH_END, {"user_hash": user_hash, "low": low, "limit": batch})
+        (high,) = cursor.fetchone() or (None,)
+        cursor.execute(tenant_copy.DELETE_ORPHANS, {"user_hash": user_hash, "low": low, "high": high})
+        return high
+
+
+def _move_at_once(move: Move) -> int:
+    with _door(move, alone=True) as (user, cursor):
+        stored = read(cursor, READ_ALL, user_hash=move.old)
+        rebuilt = rebuild(stored, move.old, move.new)
+        cursor.execute(tenant_copy.DELETE_BEHIND, {"user_hash": move.old, "low": FIRST})
+        steps.reached("small tenant's old rows deleted")
+        user.enter(move.new)
+        # What a copy left behind that was killed when the tenant was larger.
+        cursor.execute(tenant_copy.DELETE_BEHIND, {"user_hash": move.new, "low": FIRST})
+        insert(cursor, move.new, rebuilt)
+        steps.reached("small tenant's new rows inserted")
+        _flip(cursor, user, move, len(stored))
+    return len(stored)
+
+
+class _Copying:
+    """The move of a large tenant."""
+
+    def __init__(self, move: Move, batch: int, advance: Advance) -> None:
+        self._move = move
+        self._batch = batch
+        self._advance = advance
+        self._windows: list[Window] = []
+
+    def run(self) -> None:
+        clear_orphans(self._move.new, self._batch)
+        steps.reached("half copy cleared")
+        low: UUID | None = FIRST
+        while low is not None:
+            low = outlast(self._copy_window, low)
+            steps.reached("window copied")
+        while has_outgrown(self._move.rows) and outlast(self._grow):
+            steps.reached("copy grown")
+        for _ in range(MAX_CATCH_UPS):
+            if self._catch_up() <= FEW_CHANGES:
+                break
+        steps.reached("caught up")
+        _until_free(self._flip_over, meanwhile=self._catch_up)
+        steps.reached("large tenant flipped")
+
+    def _copy_window(self, low: UUID) -> UUID | None:
+        """Copy the rows from `low` on; returns where the next window begins, None at the end."""
+        move = self._move
+        with _door(move) as (user, cursor):
+            stored = read(cursor, READ_BEHIND, user_hash=move.old, low=low, limit=self._batch)
+            rebuilt = rebuild(stored, move.old, move.new)
+            user.enter(move.new)
+            # A commit whose answer was lost is done again: what it wrote is taken away first.
+            cursor.execute(tenant_copy.DELETE_BEHIND, {"user_hash": move.new, "low": low})
+            insert(cursor, move.new, rebuilt)
+        self._windows.append(Window(low, array("q", [row.version for row in stored])))
+        self._advance(len(stored))
+        return UUID(int=stored[-1].id.int + 1) if len(stored) == self._batch else None
+
+    def _grow(self) -> int:
+        """Move some of the copy from its tail into the indexes, or its first questions would scan all of it."""
+        with _door(self._move) as (user, cursor):
+            user.enter(self._move.new)
+            grown = move_tail(cursor, self._move.new, ROWS_PER_STEP)
+        self._advance(0)
+        return grown
+
+    def _catch_up(self) -> int:
+        """Bring the windows that changed up to date, each in a transaction; returns how many rows had changed."""
+        changes = 0
+        for number in outlast(self._differing_now):
+            changed, window = outlast(self._catch_up_window, number)
+            self._windows[number] = window
+            changes += changed
+            self._advance(0)
+            steps.reached("window caught up")
+        return changes
+
+    def _differing_now(self) -> list[int]:
+        with _door(self._move) as (_, cursor):
+            return self._differing(cursor)
+
+    def _catch_up_window(self, number: int) -> tuple[int, Window]:
+        with _door(self._move) as (user, cursor):
+            return self._bring_up(cursor, user, number)
+
+    def _flip_over(self) -> None:
+        move = self._move
+        with _door(move, alone=True) as (user, cursor):
+            for number in self._differing(cursor):
+                self._bring_up(cursor, user, number)
+            user.enter(move.old)
+            before = _count(cursor, move.old)
+            user.enter(move.new)
+            if _count(cursor, move.new) != before:
+                raise RuntimeError("The copy of a tenant has not as many rows as the tenant; nothing was changed.")
+            steps.reached("last changes copied")
+            _flip(cursor, user, move, before)
+
+    def _differing(self, cursor: psycopg.Cursor[Any]) -> list[int]:
+        """The windows whose rows are not those that were copied. Inside the old hash's door."""
+        lows = [window.low for window in self._windows]
+        cursor.execute(tenant_copy.DIGESTS, {"user_hash": self._move.old, "lows": lows})
+        found = {number: (count, digest) for number, count, digest in cursor.fetchall()}
+        return [number for number, window in enumerate(self._windows) if found.get(number, (0, 0)) != window.digest]
+
+    def _bring_up(self, cursor: psycopg.Cursor[Any], user: UserHashes, number: int) -> tuple[int, Window]:
+        """Make the copy of a window equal to it; returns the rows changed, and the window as it now is."""
+        move, window = self._move, self._windows[number]
+        bounds = {"low": window.low, "high": self._windows[number + 1].low if number + 1 < len(self._windows) else None}
+        user.enter(move.old)
+        cursor.execute(tenant_copy.VERSIONS, {"user_hash": move.old, **bounds})
+        versions = dict(cursor.fetchall())
+        copied = set(window.versions)
+        kept = [row_id for row_id, version in versions.items() if version in copied]
+        changed = [row_id for row_id, version in versions.items() if version not in copied]
+        stored = read(cursor, READ_SOME, user_hash=move.old, ids=changed)
+        rebuilt = rebuild(stored, move.old, move.new)
+        user.enter(move.new)
+        cursor.execute(tenant_copy.DELETE_ALL_BUT, {"user_hash": move.new, "keep": kept, **bounds})
+        gone = cursor.rowcount
+        insert(cursor, move.new, rebuilt)
+        now = [*(versions[row_id] for row_id in kept), *(row.version for row in stored)]
+        return max(gone, len(stored)), Window(window.low, array("q", now))
+
+
+@contextmanager
+def _door(move: Move, *, alone: bool = False) -> Iterator[tuple[UserHashes, psycopg.Cursor[Any]]]:
+    """A transaction in the context of the old hash. Raises TenantGone, TenantBusy or TenantKnownTwice."""
+    try:
+        with (
+            across_user_hashes(move.user_id, alone=alone, lock_timeout_ms=LOCK_TIMEOUT_MS) as user,
+            binary_cursor() as cursor,
+        ):
+            _refuse_known_twice(cursor, user, move)
+            yield user, cursor
+    except OperationalError as error:
+        if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+            raise TenantBusy(TenantBusy.__doc__) from None
+        raise
+
+
+def _refuse_known_twice(cursor: psycopg.Cursor[Any], user: UserHashes, move: Move) -> None:
+    user.enter(move.new)
+    cursor.execute(SEE_TENANT, [move.new])
+    known_under_new = cursor.fetchone() is not None
+    user.enter(move.old)
+    cursor.execute(SEE_TENANT, [move.old])
+    if cursor.fetchone() is None:
+        raise _TenantGone
+    if known_under_new:
+        raise TenantKnownTwice(TenantKnownTwice.__doc__)
+
+
+def _flip(cursor: psycopg.Cursor[Any], user: UserHashes, move: Move, chunk_count: int) -> None:
+    """Give the tenant its new hash: what doors that open from now on will find."""
+    user.enter(move.old)
+    cursor.execute(LOCK_TENANT, [move.old])
+    created_at, recipe = cursor.fetchone() or (None, "")
+    cursor.execute(DELETE_TENANT, [move.old])
+    user.enter(move.new)
+    cursor.execute(rows.CREATE_TENANT, rows.tenant_parameters(move.user_id, move.new))
+    # The rows were made anew as configured, but for the embeddings, which are still their model's.
+    made_by = replace(configured(), model=recorded(recipe).model)
+    cursor.execute(GIVE_FACTS, [chunk_count, created_at, made_by.as_text(), move.new])
+    steps.reached("tenant row moved")
+
+
+def _count(cursor: psycopg.Cursor[Any], user_hash: UserHash) -> int:
+    cursor.execute(COUNT, [user_hash])
+    (count,) = cursor.fetchone() or (0,)
+    return int(count)
+
+
+def _until_free(work: Callable[[], T], *, meanwhile: Callable[[], Any] = lambda: None) -> T:
+    """Do `work`; while the user is busy, do `meanwhile` and try again. Raises TenantBusy in the end."""
+    for _ in range(MAX_FLIPS - 1):
+        try:
+            return outlast(work)
+        except TenantBusy:
+            meanwhile()
+    return outlast(work)

@@ -1,0 +1,8 @@
+"""Plain values into sealed columns and back.
+
+    codecs     str, JSON object and float32 vector as bytes; `SealedBytes`, all that a sealed column takes
+    fields     `SealedTextField`, `SealedJSONField`, `SealedVectorField`: model fields that hold seals
+    subkeys    a tenant's keys for vectors, keywords and labels, derived from the HMAC key
+
+Imports `memory.security`, `memory.exceptions`, `memory.metrics` and `keys`; no other room, and no database.
+"""

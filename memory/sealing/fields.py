@@ -1,0 +1,196 @@
+"""Sealed model fields: the attribute holds ciphertext, a property beside it seals and opens.
+
+    text_cipher = SealedTextField(plain="text")
+
+gives the model `text_cipher`, a bytea that only ever holds `SealedBytes`, and `text`, whose assignment seals at once
+under the row's user hash and whose reading opens. No plaintext is kept on the instance, so nothing that copies an
+instance (pickle, deepcopy, dumpdata, `values()`, `refresh_from_db`) can carry any.
+"""
+
+import base64
+from collections.abc import Sequence
+from typing import Any, ClassVar, NoReturn
+
+from cryptography.exceptions import InvalidTag
+from django.core import checks
+from django.core.exceptions import FieldError
+from django.db import models
+from django.db.models.lookups import IsNull
+
+from keys.keyring import get_keyring
+from memory import metrics
+from memory.exceptions import IntegrityFailure, NotSealed, UnknownKeyId
+from memory.sealing.codecs import Codec, JSONCodec, SealedBytes, TextCodec, VectorCodec
+from memory.security import aad_for, open_with_key, seal
+
+E_INDEXED = "memory.E001"
+
+
+class SealedField(models.BinaryField):
+    """A bytea of seals. Base of the typed fields; `plain` names the property that opens it."""
+
+    description = "AES-256-GCM ciphertext bound to the row's user"
+    codec: ClassVar[Codec]
+
+    def __init__(self, *args: Any, plain: str = "", **kwargs: Any) -> None:
+        self.plain = plain
+        super().__init__(*args, **kwargs)
+
+    def deconstruct(self) -> Any:
+        name, path, args, kwargs = super().deconstruct()
+        return name, path, args, {**kwargs, "plain": self.plain}
+
+    def contribute_to_class(self, cls: type[models.Model], name: str, private_only: bool = False) -> None:
+        super().contribute_to_class(cls, name, private_only)
+        # The historical models of migrations have no user to open for: they see ciphertext and nothing else.
+        if self.plain and cls.__module__ != "__fake__":
+            setattr(cls, self.plain, PlainProperty(self))
+
+    def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
+        errors = super().check(**kwargs)
+        if self.unique or getattr(self, "db_index", False):
+            errors.append(
+                checks.Error(
+                    f"{self.model.__name__}.{self.name} is sealed: equal texts have unequal seals.",
+                    hint="Remove unique, primary_key and db_index; index a keyed hash beside it instead.",
+                    obj=self,
+                    id=E_INDEXED,
+                )
+            )
+        return errors
+
+    def get_default(self) -> None:
+        # BinaryField's is b"", which is no seal. Without one the column is NULL, and NOT NULL refuses the row.
+        return None
+
+    def from_db_value(self, value: Any, *args: Any) -> SealedBytes | None:
+        return None if value is None else SealedBytes(value)
+
+    def to_python(self, value: Any) -> Any:
+        # Deserialisers hand over base64 of the ciphertext, as `value_to_string` wrote it.
+        return SealedBytes(base64.b64decode(value, validate=True)) if isinstance(value, str) else value
+
+    def value_to_string(self, obj: models.Model) -> str:
+        value: Any = self.value_from_object(obj)
+        return "" if value is None else base64.b64encode(value).decode("ascii")
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> SealedBytes | None:
+        return self._require_sealed(getattr(model_instance, self.attname))
+
+    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
+        return super().get_db_prep_value(self._require_sealed(value), connection, prepared)
+
+    def get_placeholder(self, value: Any, compiler: Any, connection: Any) -> Any:
+        # Expressions bypass get_db_prep_value: update(text_cipher=Value(b"plain")) would reach SQL without this.
+        if hasattr(value, "as_sql") or hasattr(value, "resolve_expression"):
+            self._refuse(value)
+        return super().get_placeholder(value, compiler, connection)  # type: ignore[misc]
+
+    def get_lookup(self, lookup_name: str) -> Any:
+        if lookup_name == "isnull":
+            return IsNull
+        raise FieldError(f"{self.name} is sealed: only isnull can be asked of it, not {lookup_name}.")
+
+    def get_transform(self, lookup_name: str) -> Any:
+        raise FieldError(f"{self.name} is sealed: it has no {lookup_name}.")
+
+    def _require_sealed(self, value: Any) -> SealedBytes | None:
+        if value is None or isinstance(value, SealedBytes):
+            return value
+        self._refuse(value)
+
+    def _refuse(self, value: Any) -> NoReturn:
+        raise NotSealed(f"{self.name} takes SealedBytes, not {type(value).__name__}: assign to `{self.plain}` instead.")
+
+
+class SealedTextField(SealedField):
+    """Sealed str."""
+
+    codec = TextCodec()
+
+
+class SealedJSONField(SealedField):
+    """Sealed JSON object, a dict."""
+
+    codec = JSONCodec()
+
+
+class SealedVectorField(SealedField):
+    """Sealed float32 vector, read as a numpy array of shape (d,)."""
+
+    codec = VectorCodec()
+
+
+class PlainProperty(property):
+    """The plain side of a sealed field. A `property`, so that model constructors accept its name as a keyword."""
+
+    def __init__(self, field: SealedField) -> None:
+        self.field = field
+        super().__init__(self._read, self._write, doc=f"Opens and seals `{field.attname}`.")
+
+    def _read(self, instance: models.Model) -> Any:
+        blob = getattr(instance, self.field.attname)
+        return None if blob is None else self._decoded(instance, open_field(instance, self.field, blob))
+
+    def _decoded(self, instance: models.Model, data: bytes) -> Any:
+        try:
+            return self.field.codec.decode(data)
+        except InvalidTag:
+            key_id = getattr(instance, "enc_key_id", None)
+            model = instance._meta.model_name or ""
+            raise integrity_failure(model, instance.pk, key_id, self.field.attname) from None
+
+    def _write(self, instance: models.Model, value: Any) -> None:
+        sealed = None if value is None else seal_value(self.field.codec.encode(value), _user_hash(instance, self.field))
+        reseal_siblings(instance, self.field)
+        setattr(instance, self.field.attname, sealed)
+
+
+def seal_value(data: bytes, user_hash: str) -> SealedBytes:
+    """Seal encoded bytes for a user, counted."""
+    metrics.SEALS.inc()
+    return SealedBytes(seal(data, aad_for(user_hash)))
+
+
+def open_field(instance: models.Model, field: SealedField, blob: bytes) -> bytes:
+    """Open one sealed column of a row. Raises IntegrityFailure, or UnknownKeyId when the row's key is not held here."""
+    key_id = getattr(instance, "enc_key_id", None)
+    try:
+        data, key = open_with_key(blob, aad_for(_user_hash(instance, field)))
+    except InvalidTag:
+        raise integrity_failure(instance._meta.model_name or "", instance.pk, key_id, field.attname) from None
+    metrics.OPENS.inc()
+    if key_id and key.key_id != key_id:
+        metrics.KEY_ID_DRIFT.inc()
+    return data
+
+
+def integrity_failure(model: str, pk: Any, key_id: str | None, column: str) -> IntegrityFailure:
+    """The error for a seal that did not open, counted. An unknown key id is told apart: that row is intact."""
+    metrics.INTEGRITY_FAILURES.inc()
+    unknown = key_id is not None and key_id != "" and not get_keyring().opens(key_id)
+    return (UnknownKeyId if unknown else IntegrityFailure)(model=model, pk=pk, key_id=key_id, column=column)
+
+
+def reseal_siblings(instance: models.Model, assigned: SealedField) -> None:
+    """Bring the row's other seals under the sealing key, so that `enc_key_id` is true for all of them at once."""
+    sealing_id = get_keyring().sealing.key_id
+    if getattr(instance, "enc_key_id", None) != sealing_id:
+        for field in sealed_fields(type(instance)):
+            blob = getattr(instance, field.attname)
+            if field is not assigned and blob is not None:
+                data = open_field(instance, field, blob)
+                setattr(instance, field.attname, seal_value(data, _user_hash(instance, field)))
+        instance.enc_key_id = sealing_id  # type: ignore[attr-defined]
+
+
+def sealed_fields(model: type[models.Model]) -> Sequence[SealedField]:
+    """The sealed fields of a model, in column order."""
+    return [field for field in model._meta.concrete_fields if isinstance(field, SealedField)]
+
+
+def _user_hash(instance: models.Model, field: SealedField) -> str:
+    user_hash = getattr(instance, "user_hash", "")
+    if not user_hash:
+        raise NotSealed(f"{field.plain} cannot be sealed before the row has its user_hash: use objects.create().")
+    return str(user_hash)

@@ -1,0 +1,38 @@
+"""A tenant's subkeys, one per purpose. Every derivation in the memory goes through here.
+
+They come from the tenant HMAC key, so they change exactly when its rotation moves a tenant's rows to a new user hash;
+until then they come from the key that made the hash the tenant still has.
+"""
+
+from typing import Final
+
+from keys.exceptions import KeyConfigurationError
+from keys.keyring import derive_subkey, get_keyring
+from memory.security import UserHash
+
+ROTATION_LABEL: Final = b"sealed-memory vector rotation 1:"
+LEXICAL_LABEL: Final = b"sealed-memory lexical terms 1:"
+FILTER_LABEL: Final = b"sealed-memory metadata filters 1:"
+
+
+def rotation_subkey(user_hash: str) -> bytes:
+    """The 32 bytes that `memory.index.vector_rotation` turns this tenant's vectors by."""
+    return _subkey(ROTATION_LABEL, user_hash)
+
+
+def lexical_subkey(user_hash: str) -> bytes:
+    """The 32 bytes that `memory.index.bm25` hashes this tenant's terms with."""
+    return _subkey(LEXICAL_LABEL, user_hash)
+
+
+def filter_subkey(user_hash: str) -> bytes:
+    """The 32 bytes that `memory.search.filters` hashes this tenant's filterable metadata with."""
+    return _subkey(FILTER_LABEL, user_hash)
+
+
+def _subkey(label: bytes, user_hash: str) -> bytes:
+    key_id = user_hash.hmac_key_id if isinstance(user_hash, UserHash) else ""
+    # With one key there is no doubt. With several, the wrong one would write vectors and terms that nobody finds.
+    if not key_id and get_keyring().hmac_accepted:
+        raise KeyConfigurationError("Several HMAC keys are accepted and the hash does not say which one made it.")
+    return derive_subkey(label, user_hash, key_id)

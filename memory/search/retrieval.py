@@ -1,0 +1,191 @@
+"""Answering a question: embed it, find candidates, open their seals, rerank, return the best. One function per step."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from uuid import UUID
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from django.conf import settings
+
+from memory import metrics
+from memory.index.embedding import embed_query
+from memory.index.recipe import Recipe
+from memory.index.vectors import as_embedding
+from memory.rls import tenant_transaction
+from memory.sealing.codecs import JSONCodec, TextCodec
+from memory.sealing.fields import integrity_failure
+from memory.search.filters import Scalar, Scope
+from memory.search.matches import Explanation, Match
+from memory.search.question import Question, Weights, question
+from memory.search.reranking import reorder
+from memory.search.route import best_candidates
+from memory.security import aad_for, open_with_key
+from memory.tenancy.cursors import sending
+from rerank import SkipReason
+
+logger = logging.getLogger(__name__)
+
+CANDIDATES = 24
+_text, _json = TextCodec(), JSONCodec()
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """The best matches first, how many rows had to be left out, milliseconds per step, whether the order is the
+    cross-encoder's, and if not, why (None where nothing was found to be ordered)."""
+
+    matches: list[Match]
+    integrity_failures: int
+    timings_ms: dict[str, float]
+    reranked: bool = False
+    skip_reason: SkipReason | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row as the database found it, still sealed."""
+
+    id: UUID
+    doc_id: str
+    source: str
+    chunk_index: int
+    enc_key_id: str
+    text_cipher: bytes = field(repr=False)
+    meta_cipher: bytes = field(repr=False)
+    created_at: datetime
+    score: float
+    dense: float
+    lexical: float
+    neighbours: float
+
+
+def query_memories(
+    *,
+    user_id: str,
+    query: str,
+    top_k: int,
+    source: str | None = None,
+    doc_id: str | None = None,
+    embedding: Sequence[float] | np.ndarray | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    metadata: Mapping[str, Scalar] | None = None,
+    weights: Weights | None = None,
+    explain: bool = False,
+    rerank: bool = True,
+) -> QueryResult:
+    """The `top_k` best chunks for a question, of this user alone.
+
+    `embedding` (MEMORY_EMBEDDING_DIM floats) stands in for the model's. `created_after` is inclusive, `created_before`
+    exclusive; `metadata` holds keys that MEMORY_FILTERABLE_METADATA names and what they must equal. `explain` adds the
+    parts of each retrieval score. `rerank` lets the cross-encoder reorder the candidates; its failure is never one of
+    the answer. A row whose seal does not open is logged by id, counted and left out. Raises InvalidDocument
+    (InvalidFilter for a filter) naming the field, InvalidUserId, EmbeddingModelUnavailable.
+    """
+    timings: dict[str, float] = {}
+    with metrics.stage("query", "embed", timings):
+        vector = embed_query(query) if embedding is None else as_embedding(embedding)
+    with metrics.stage("query", "candidates", timings):
+        user_hash, candidates = find_candidates(
+            user_id=user_id,
+            vector=vector,
+            limit=max(CANDIDATES, top_k),
+            source=source,
+            doc_id=doc_id,
+            query=query,
+            created_after=created_after,
+            created_before=created_before,
+            metadata=metadata,
+            weights=weights,
+            model=settings.MEMORY_EMBEDDING_MODEL if embedding is None else None,
+        )
+    with metrics.stage("query", "open", timings):
+        opened = list(open_candidates(user_hash, candidates, explain=explain))
+    with metrics.stage("query", "rerank", timings):
+        matches, reranking = reorder(query, opened, wanted=rerank)
+    return QueryResult(
+        matches=matches[:top_k],
+        integrity_failures=len(candidates) - len(opened),
+        timings_ms=timings,
+        reranked=reranking.reranked,
+        skip_reason=reranking.skip_reason,
+    )
+
+
+def find_candidates(
+    *,
+    user_id: str,
+    vector: np.ndarray,
+    limit: int,
+    source: str | None = None,
+    doc_id: str | None = None,
+    query: str = "",
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    metadata: Mapping[str, Scalar] | None = None,
+    weights: Weights | None = None,
+    model: str | None = None,
+) -> tuple[str, list[Candidate]]:
+    """The user's hash and the `limit` best rows, best first, in one short transaction.
+
+    `vector`: the question's embedding as the model or the client gave it, float32 (d,). `query`: its text, for the
+    keywords; without one the vectors decide alone. `model`: which one made the vector, None for the client's own; a
+    tenant whose rows wait for a reindex under a new model is answered by keywords meanwhile. Raises InvalidFilter.
+    """
+    scope = Scope(
+        source=source,
+        doc_id=doc_id,
+        created_after=created_after,
+        created_before=created_before,
+        metadata=metadata or {},
+    )
+    weights = weights or Weights.configured()
+
+    def ask(recipe: Recipe) -> Question:
+        comparable = model in (None, recipe.model)
+        return question(
+            user_hash,
+            recipe=recipe,
+            vector=vector,
+            query=query,
+            limit=limit,
+            weights=weights if comparable else replace(weights, dense=0.0),
+            scope=scope,
+        )
+
+    with tenant_transaction(user_id, pipelined=True) as user_hash, sending() as send:
+        return user_hash, [Candidate(*row) for row in best_candidates(send, user_hash, ask)]
+
+
+def open_candidates(user_hash: str, candidates: Sequence[Candidate], *, explain: bool = False) -> Iterator[Match]:
+    """Open what can be opened, in order. What cannot is logged by id and counted: never an unsealed guess."""
+    aad, failures = aad_for(user_hash), 0
+    for candidate in candidates:
+        try:
+            yield _open(candidate, aad, explain)
+        except InvalidTag:
+            failures += 1
+            failure = integrity_failure("memorychunk", (user_hash, candidate.id), candidate.enc_key_id, "")
+            logger.error("integrity failure", extra={"chunk_id": str(candidate.id), "reason": type(failure).__name__})
+    metrics.OPENS.inc(2 * (len(candidates) - failures))
+
+
+def _open(candidate: Candidate, aad: bytes, explain: bool) -> Match:
+    text, key = open_with_key(candidate.text_cipher, aad)
+    metadata, _ = open_with_key(candidate.meta_cipher, aad)
+    if key.key_id != candidate.enc_key_id:
+        metrics.KEY_ID_DRIFT.inc()
+    return Match(
+        id=candidate.id,
+        doc_id=candidate.doc_id,
+        source=candidate.source,
+        chunk_index=candidate.chunk_index,
+        text=_text.decode(text),
+        metadata=_json.decode(metadata),
+        retrieval_score=float(candidate.score),
+        created_at=candidate.created_at,
+        explanation=Explanation(candidate.dense, candidate.lexical, candidate.neighbours) if explain else None,
+    )

@@ -1,0 +1,107 @@
+"""From settings to a warmed backend whose golden pair comes out in the right order."""
+
+import logging
+from collections.abc import Callable
+
+from django.conf import settings
+
+from rerank import config
+from rerank.backends import Backend
+from rerank.backends.remote import RemoteBackend
+from rerank.outcomes import ModelUnavailable
+from rerank.weights.files import ModelFiles, locate, verify
+
+logger = logging.getLogger(__name__)
+
+WARM_UP_PAIRS = 24
+WARM_UP_PASSAGE = "The quick brown fox jumps over the lazy dog. " * 10
+
+
+def load_backend() -> Backend:
+    """Build, warm and check the backend that the settings ask for. Raises ModelUnavailable with the remedy."""
+    backend = _remote() if settings.RERANK_BACKEND == "remote" else _local()
+    warm_up(backend)
+    return backend
+
+
+def _remote() -> Backend:
+    if not settings.RERANK_REMOTE_URL:
+        raise ModelUnavailable("RERANK_BACKEND=remote needs RERANK_REMOTE_URL.")
+    return RemoteBackend(
+        settings.RERANK_REMOTE_URL,
+        limits=config.token_limits(),
+        token=settings.RERANK_REMOTE_TOKEN,
+        connections=settings.RERANK_REMOTE_CONNECTIONS,
+    )
+
+
+def _local() -> Backend:
+    choice = config.model_choice()
+    files = verify(locate(choice), choice)
+    device = resolve_device(settings.RERANK_DEVICE, settings.RERANK_BACKEND)
+    return BUILDERS[resolve_backend(settings.RERANK_BACKEND, device, files)](files, device)
+
+
+def _onnx(files: ModelFiles, device: str) -> Backend:
+    from rerank.backends.onnx_backend import OnnxBackend
+
+    return OnnxBackend(files, config.token_limits(), threads=settings.RERANK_THREADS)
+
+
+def _torch(files: ModelFiles, device: str) -> Backend:
+    from rerank.backends.torch_backend import TorchBackend
+
+    return TorchBackend(files, config.token_limits(), device)
+
+
+BUILDERS: dict[str, Callable[[ModelFiles, str], Backend]] = {"onnx": _onnx, "torch": _torch}
+
+
+def resolve_device(device: str, backend: str) -> str:
+    """`auto` is the first CUDA device where torch sees one. The onnx backend knows the CPU alone."""
+    if backend == "onnx":
+        return "cpu"
+    if device == "cpu":
+        return device
+    import torch
+
+    available = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda:0" if available else "cpu"
+    if not available:
+        raise ModelUnavailable(f"RERANK_DEVICE={device}, but torch sees no CUDA device. See docs/howto/gpu.md.")
+    return device
+
+
+def resolve_backend(backend: str, device: str, files: ModelFiles) -> str:
+    """`auto` is onnx on the CPU (a sixth of torch's time, docs/reference.md) for BERT models, torch for all else."""
+    if backend != "auto":
+        return backend
+    return "onnx" if device == "cpu" and files.config.get("model_type") == "bert" else "torch"
+
+
+def warm_up(backend: Backend) -> None:
+    """One full batch, so that kernels and memory are there before the first user; then the golden pair.
+
+    Raises ModelUnavailable when the backend fails or ranks the golden pair the wrong way round.
+    """
+    try:
+        backend.predict([("warm up", WARM_UP_PASSAGE)] * WARM_UP_PAIRS)
+        right = golden_pair_ranks_right(backend)
+    except Exception as error:
+        backend.close()
+        raise ModelUnavailable(f"The {backend.name} reranker failed its warm-up: {type(error).__name__}.") from error
+    if not right:
+        backend.close()
+        raise ModelUnavailable(
+            "The reranker ranks the pair of RERANK_GOLDEN the wrong way round: wrong or broken weights."
+        )
+
+
+def golden_pair_ranks_right(backend: Backend) -> bool:
+    golden = config.golden_pair()
+    if golden is None:
+        return True
+    query, relevant, irrelevant = golden
+    good, bad = backend.predict([(query, relevant), (query, irrelevant)])
+    return bool(good > bad)

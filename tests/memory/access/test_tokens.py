@@ -1,0 +1,100 @@
+from datetime import timedelta
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from memory.access.tokens import AccessToken, ServiceAccount
+from tests.factories import make_token, make_user
+
+pytestmark = pytest.mark.django_db
+
+
+def test_secret_carries_the_prefix_that_scanners_know_and_256_bits() -> None:
+    secret = make_token(make_user())
+    assert secret.startswith("smem_")
+    assert len(bytes.fromhex(secret.removeprefix("smem_"))) == 32
+
+
+def test_secret_stands_nowhere_in_the_table_nor_in_reprs() -> None:
+    secret = make_token(make_user())
+    token = AccessToken.objects.get()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT t::text FROM memory_accesstoken t")
+        (row,) = cursor.fetchone()
+    assert secret not in row
+    assert secret not in repr(token) + str(token)
+    assert token.digest not in repr(token) + str(token)
+    assert token.token_key == secret[:15]
+
+
+def test_usable_token_is_found_with_its_account_in_one_query() -> None:
+    secret = make_token(make_user())
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        token = AccessToken.objects.find(secret)
+        assert token and token.user.username == "alice"
+        assert not hasattr(token.user, "service_account")
+    assert len(queries) == 1
+
+
+@pytest.mark.parametrize(
+    "mangle", [lambda s: s[:-1], lambda s: s + "0", lambda s: s[5:], lambda s: s.upper(), lambda s: ""]
+)
+def test_any_other_secret_finds_nothing(mangle: object) -> None:
+    secret = make_token(make_user())
+    assert AccessToken.objects.find(mangle(secret)) is None  # type: ignore[operator]
+
+
+def test_expired_token_finds_nothing_and_stays_listed() -> None:
+    secret = make_token(make_user(), expires_in=timedelta(seconds=-1))
+    assert AccessToken.objects.find(secret) is None
+    assert AccessToken.objects.get().state == "expired"
+
+
+def test_revoked_token_finds_nothing_and_stays_listed() -> None:
+    secret = make_token(make_user())
+    token = AccessToken.objects.get()
+    token.revoke()
+    first = token.revoked_at
+    token.revoke()
+    assert AccessToken.objects.find(secret) is None
+    assert token.state == "revoked" and token.revoked_at == first
+
+
+def test_token_of_an_inactive_account_finds_nothing() -> None:
+    assert AccessToken.objects.find(make_token(make_user(is_active=False))) is None
+
+
+def test_token_without_expiry_lives_on() -> None:
+    secret = make_token(make_user(), expires_in=None)
+    token = AccessToken.objects.find(secret)
+    assert token and token.state == "active" and token.expiry is None
+
+
+def test_last_use_is_written_at_most_once_a_minute() -> None:
+    secret = make_token(make_user())
+    AccessToken.objects.find(secret).note_use()  # type: ignore[union-attr]
+    token = AccessToken.objects.get()
+    first = token.last_used_at
+    assert first is not None
+    token.note_use()
+    token.refresh_from_db()
+    assert token.last_used_at == first
+    token.last_used_at = timezone.now() - timedelta(seconds=61)
+    token.note_use()
+    token.refresh_from_db()
+    assert token.last_used_at > first
+
+
+def test_service_account_of_staff_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        ServiceAccount(user=make_user(is_staff=True), namespace="acme").full_clean()
+
+
+def test_superuser_is_no_service_that_acts_for_users() -> None:
+    service = ServiceAccount.objects.create(user=make_user(is_superuser=True), namespace="acme")
+    assert not service.may_act_for_users

@@ -1,0 +1,64 @@
+"""Reading what is stored."""
+
+from uuid import uuid4
+
+import pytest
+
+from memory.exceptions import ChunkNotFound, IntegrityFailure
+from memory.listing import get_chunk, list_chunks
+from memory.models import MemoryChunk
+from memory.rls import tenant_transaction
+from memory.sealing.codecs import SealedBytes
+from tests.factories import ALICE, BOB, remember
+
+pytestmark = pytest.mark.django_db
+
+
+def test_one_chunk_opened() -> None:
+    (chunk_id,) = remember(ALICE, "doc", "hello", metadata={"k": 1})
+    chunk = get_chunk(user_id=ALICE, chunk_id=chunk_id)
+    assert (chunk.text, chunk.metadata, chunk.doc_id, chunk.chunk_index) == ("hello", {"k": 1}, "doc", 0)
+    assert "hello" not in repr(chunk)
+
+
+def test_a_missing_chunk_and_another_users_are_told_the_same() -> None:
+    (chunk_id,) = remember(ALICE, "doc", "hello")
+    said = set()
+    for missing in (chunk_id, uuid4()):
+        with pytest.raises(ChunkNotFound) as caught:
+            get_chunk(user_id=BOB, chunk_id=missing)
+        said.add(str(caught.value))
+    assert len(said) == 1
+
+
+def test_pages_cover_everything_once_newest_first() -> None:
+    for number in range(7):
+        remember(ALICE, f"doc {number}", f"text {number}")
+    remember(BOB, "doc", "not Alice's")
+    seen, after = [], None
+    while True:
+        page = list_chunks(user_id=ALICE, limit=3, after=after)
+        seen += [chunk.text for chunk in page.chunks]
+        if (after := page.next_after) is None:
+            break
+    assert seen == [f"text {number}" for number in reversed(range(7))]
+
+
+def test_filters() -> None:
+    remember(ALICE, "a", "one", source="chat")
+    remember(ALICE, "b", "two", source="mail")
+    assert [chunk.text for chunk in list_chunks(user_id=ALICE, limit=9, source="mail").chunks] == ["two"]
+    assert [chunk.text for chunk in list_chunks(user_id=ALICE, limit=9, doc_id="a").chunks] == ["one"]
+
+
+@pytest.mark.parametrize("seal_of_another_column", [False, True])
+def test_a_tampered_row_raises_alone_and_is_counted_on_a_page(seal_of_another_column: bool) -> None:
+    good, bad = remember(ALICE, "doc", "good", "bad")
+    with tenant_transaction(ALICE):
+        embedding = MemoryChunk.objects.get(id=bad).emb_cipher
+        tampered = embedding if seal_of_another_column else SealedBytes(b"x" * 40)
+        MemoryChunk.objects.filter(id=bad).update(text_cipher=tampered)
+    with pytest.raises(IntegrityFailure):
+        get_chunk(user_id=ALICE, chunk_id=bad)
+    page = list_chunks(user_id=ALICE, limit=9)
+    assert ([chunk.id for chunk in page.chunks], page.integrity_failures) == ([good], 1)
