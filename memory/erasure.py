@@ -7,9 +7,8 @@ from uuid import UUID
 
 import psycopg
 
-from memory.index.rows import LOCK_TENANT
-from memory.indexing import count_chunks
 from memory.rls import across_user_hashes, tenant_transaction
+from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
 from memory.tenancy.live_database import tenant_tables
 
@@ -46,7 +45,7 @@ def erase_user(*, user_id: str) -> ErasureReceipt:
     deleted, remaining = Counter[str](), Counter[str]()
     with across_user_hashes(user_id, alone=True) as user, binary_cursor() as cursor:
         for user_hash in map(user.enter, user.hashes):
-            cursor.execute(LOCK_TENANT, [user_hash])
+            tenant_row.lock(cursor, user_hash)
             deleted.update({table: _delete_all(cursor, table, user_hash) for table in tables})
             remaining.update({table: _count(cursor, table, user_hash) for table in tables})
     return ErasureReceipt(deleted=dict(deleted), remaining=dict(remaining))
@@ -54,10 +53,11 @@ def erase_user(*, user_id: str) -> ErasureReceipt:
 
 def _delete(user_id: str, condition: str, value: Any) -> int:
     with tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
-        cursor.execute(LOCK_TENANT, [user_hash])
+        tenant_row.lock(cursor, user_hash)
         cursor.execute(f"DELETE FROM memory_chunks WHERE user_hash = %s AND {condition}", [user_hash, value])  # noqa: S608
         deleted = cursor.rowcount
-        count_chunks(cursor, user_hash, -deleted)
+        if deleted:
+            cursor.execute(*tenant_row.count(user_hash, -deleted))
         return deleted
 
 

@@ -17,12 +17,12 @@ from memory import metrics
 from memory.exceptions import InvalidDocument
 from memory.index import rows
 from memory.index.embedding import embed_passages
-from memory.index.recipe import Recipe, recorded
+from memory.index.recipe import Recipe, configured, recorded
 from memory.index.rows import ChunkRow, PlainChunk, build_rows
 from memory.index.tail import has_outgrown, keep_up
 from memory.index.vectors import as_embeddings
 from memory.rls import set_rls_context, tenant_transaction
-from memory.security import UserHash
+from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor, prepare_async
 
 ROWS_IN_FLIGHT = 100  # few enough that sealing and writing overlap, enough that statements cost little
@@ -72,10 +72,11 @@ def index_documents(*, user_id: str, documents: Sequence[Document]) -> list[Inde
     with metrics.stage("index", "embed"):
         embedded = _embed(documents)
     with metrics.stage("index", "write"), tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
-        tenant = lock_tenant(cursor, user_id, user_hash)
+        tenant = tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())
         replaced = _delete_old(cursor, user_hash, documents)
-        ids = list(_insert(cursor, user_hash, _seal(user_hash, embedded, replaced, tenant.recipe)))
-        count_chunks(cursor, user_hash, len(ids) - sum(count for count, _ in replaced.values()))
+        ids = list(_insert(cursor, user_hash, _seal(user_hash, embedded, replaced, recorded(tenant.recipe))))
+        if change := len(ids) - sum(count for count, _ in replaced.values()):
+            cursor.execute(*tenant_row.count(user_hash, change))
     metrics.CHUNKS_INDEXED.inc(len(ids))
     if has_outgrown(tenant.chunk_count):
         with metrics.stage("index", "grow"):
@@ -112,14 +113,14 @@ async def index_memory_chunk(
         await prepare_async(conn)
         async with psycopg.AsyncCursor(conn) as cursor:
             cursor.format = psycopg.pq.Format.BINARY
-            tenant = await _lock_tenant_async(cursor, user_id, user_hash)
+            tenant = await tenant_row.lock_or_create_async(cursor, user_id, user_hash, configured().as_text())
             await cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [doc_id]])
             replaced = {name: (count, created) for name, count, created in await cursor.fetchall()}
-            (row,) = _seal(user_hash, embedded, replaced, tenant.recipe)
+            (row,) = _seal(user_hash, embedded, replaced, recorded(tenant.recipe))
             await cursor.execute(rows.INSERT_CHUNKS, rows.insert_parameters(user_hash, [row]))
             (chunk_id,) = await cursor.fetchone() or (None,)
             gone = sum(count for count, _ in replaced.values())
-            await cursor.execute(rows.COUNT_CHUNKS, [1 - gone, user_hash])
+            await cursor.execute(*tenant_row.count(user_hash, 1 - gone))
     metrics.CHUNKS_INDEXED.inc()
     if has_outgrown(tenant.chunk_count) and conn.info.transaction_status == TransactionStatus.IDLE:
         await sync_to_async(keep_up)(user_id=user_id, written=1)
@@ -134,48 +135,6 @@ def existing_doc_ids(*, user_id: str, doc_ids: Sequence[str]) -> set[str]:
             [user_hash, list(doc_ids)],
         )
         return {doc_id for (doc_id,) in cursor.fetchall()}
-
-
-@dataclass(frozen=True)
-class LockedTenant:
-    """A tenant's row as it was when it was locked."""
-
-    chunk_count: int
-    recipe: Recipe
-
-
-def lock_tenant(cursor: psycopg.Cursor[Any], user_id: str, user_hash: UserHash) -> LockedTenant:
-    """Lock the user's row, made if need be, until the transaction ends."""
-    cursor.execute(rows.LOCK_TENANT, [user_hash])
-    row = cursor.fetchone()
-    if row is None:
-        cursor.execute(rows.CREATE_TENANT, rows.tenant_parameters(user_id, user_hash))
-        cursor.execute(rows.LOCK_TENANT, [user_hash])
-        row = cursor.fetchone()
-    return _locked(row)
-
-
-async def _lock_tenant_async(cursor: psycopg.AsyncCursor[Any], user_id: str, user_hash: UserHash) -> LockedTenant:
-    # Locked before it is made: a row that an erasure is about to take away is there still, and need not be made.
-    await cursor.execute(rows.LOCK_TENANT, [user_hash])
-    row = await cursor.fetchone()
-    if row is None:
-        await cursor.execute(rows.CREATE_TENANT, rows.tenant_parameters(user_id, user_hash))
-        await cursor.execute(rows.LOCK_TENANT, [user_hash])
-        row = await cursor.fetchone()
-    return _locked(row)
-
-
-def _locked(row: tuple[Any, ...] | None) -> LockedTenant:
-    if row is None:
-        raise RuntimeError("The tenant row vanished between two statements of one transaction.")
-    return LockedTenant(row[0], recorded(row[1]))
-
-
-def count_chunks(cursor: psycopg.Cursor[Any], user_hash: str, change: int) -> None:
-    """Move the tenant's chunk count by `change`, under the lock of `lock_tenant`."""
-    if change:
-        cursor.execute(rows.COUNT_CHUNKS, [change, user_hash])
 
 
 def _refuse_invalid(documents: Sequence[Document]) -> None:

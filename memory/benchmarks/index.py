@@ -17,10 +17,12 @@ from memory.benchmarks.synthetic import Synthetic
 from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
 from memory.benchmarks.timing import percentile
 from memory.index import rows
+from memory.index.recipe import configured
 from memory.index.rows import ChunkRow
-from memory.indexing import Chunk, Document, count_chunks, index_documents, lock_tenant
+from memory.indexing import Chunk, Document, index_documents
 from memory.sealing.codecs import JSONCodec, SealedBytes
 from memory.security import user_hashes
+from memory.tenancy import tenant_row
 
 EVERYTHING, NO_KEYWORDS = "everything on", "keywords off"
 PLAIN, PLAIN_WORDS = "plain", "plain, full-text search"
@@ -117,14 +119,14 @@ def write_plain(conn: psycopg.Connection[Any], user_id: str, documents: Sequence
     user_hash = user_hashes(user_id)[0]
     plain_rows = [row for document in documents for row in _plain_rows(document)]
     with conn.transaction(), conn.cursor(binary=True) as cursor:
-        lock_tenant(cursor, user_id, user_hash)
+        tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())
         cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [document.doc_id for document in documents]])
         cursor.fetchall()
         for first in range(0, len(plain_rows), rows.ROWS_PER_STATEMENT):
             batch = plain_rows[first : first + rows.ROWS_PER_STATEMENT]
             cursor.execute(rows.INSERT_CHUNKS, rows.insert_parameters(user_hash, batch))
             cursor.fetchall()
-        count_chunks(cursor, user_hash, len(plain_rows))
+        cursor.execute(*tenant_row.count(user_hash, len(plain_rows)))
 
 
 def _plain_rows(document: Document) -> Iterator[ChunkRow]:

@@ -23,6 +23,7 @@ from memory.index.stored_rows import READ_BEHIND, OpenedRow, StoredRow, open_row
 from memory.index.tail import GRAPH_INDEX, has_outgrown, move
 from memory.rls import tenant_transaction_by_hash
 from memory.security import UserHash, aad_for
+from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
 
 ROWS_PER_BATCH = 500
@@ -107,12 +108,11 @@ def rebuild_graph() -> None:
 
 def _rebuild(user_hash: str, force: bool, keep_embeddings: bool, progress: Callable[[int], None]) -> Reindexed:
     with tenant_transaction_by_hash(user_hash) as tenant, binary_cursor() as cursor:
-        cursor.execute(rows.LOCK_TENANT, [tenant])
-        row = cursor.fetchone()
+        row = tenant_row.lock(cursor, tenant)
         wanted = configured()
-        if row is None or (recorded(row[1]) == wanted and not force):
+        if row is None or (recorded(row.recipe) == wanted and not force):
             return Reindexed()
-        embed = recorded(row[1]).model != wanted.model and not keep_embeddings
+        embed = recorded(row.recipe).model != wanted.model and not keep_embeddings
         cursor.execute("DELETE FROM memory_terms WHERE user_hash = %s", [tenant])
         done = unreadable = 0
         for stored in _batches(cursor, tenant):
@@ -121,7 +121,7 @@ def _rebuild(user_hash: str, force: bool, keep_embeddings: bool, progress: Calla
             done += len(opened)
             unreadable += len(stored) - len(opened)
             progress(len(stored))
-        cursor.execute("UPDATE tenants SET recipe = %s WHERE user_hash = %s", [wanted.as_text(), tenant])
+        cursor.execute(*tenant_row.record_recipe(tenant, wanted.as_text()))
         return Reindexed(done, unreadable)
 
 

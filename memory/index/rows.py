@@ -20,19 +20,12 @@ from memory.index.labels import labels as labels_of
 from memory.index.recipe import Recipe, configured
 from memory.index.vectors import searchable as searchable_form
 from memory.sealing.codecs import JSONCodec, SealedBytes, TextCodec, VectorCodec
-from memory.security import UserHash, aad_for, seal
+from memory.security import aad_for, seal
 
 ROWS_PER_STATEMENT = 500
 SEALS_PER_ROW = 3
 
 _text, _json, _vector = TextCodec(), JSONCodec(), VectorCodec()
-
-LOCK_TENANT = "SELECT chunk_count, recipe FROM tenants WHERE user_hash = %s FOR UPDATE"
-CREATE_TENANT = (
-    "INSERT INTO tenants (user_hash, user_cipher, enc_key_id, hmac_key_id, recipe) VALUES (%s, %b, %s, %s, %s)"
-    " ON CONFLICT (user_hash) DO NOTHING"
-)
-COUNT_CHUNKS = "UPDATE tenants SET chunk_count = chunk_count + %s WHERE user_hash = %s"
 
 DELETE_DOCUMENTS = (
     "WITH gone AS (DELETE FROM memory_chunks WHERE user_hash = %s AND doc_id = ANY (%b::text[])"
@@ -151,13 +144,6 @@ def as_array_texts(rows: Sequence[ChunkRow]) -> list[str]:
 def sealing_key_id() -> str:
     """What new rows name as their key."""
     return get_keyring().sealing.key_id
-
-
-def tenant_parameters(user_id: str, user_hash: UserHash) -> list[Any]:
-    """The parameters of CREATE_TENANT: the user id goes along sealed, so that HMAC rotation needs no outside list."""
-    metrics.SEALS.inc()
-    sealed = seal(_text.encode(user_id), aad_for(user_hash))
-    return [user_hash, sealed, get_keyring().sealing.key_id, user_hash.hmac_key_id, configured().as_text()]
 
 
 @dataclass(frozen=True)

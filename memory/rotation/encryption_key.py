@@ -26,15 +26,13 @@ from memory import metrics
 from memory.rls import tenant_transaction_by_hash
 from memory.sealing.fields import sealed_fields
 from memory.security import aad_for, open_under, open_with_key, seal
+from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
 from memory.tenancy.tenant_model import TenantModel
 
 # A batch is re-sealed in so many portions, none smaller than this: enough for client and server to overlap.
 PORTIONS = 3
 SMALLEST_PORTION = 25
-
-LOCK_TENANT = "SELECT 1 FROM tenants WHERE user_hash = %s FOR UPDATE"
-
 
 # The planner is left no choice. For a tenant that its statistics do not know yet it would read and sort all rows of the
 # tenant for every batch, which takes the square of their number. So rows are read along the primary key, and written
@@ -181,7 +179,7 @@ def _door(tenant: str, *, wait: bool) -> Iterator[psycopg.Cursor[Any]]:
     with tenant_transaction_by_hash(tenant), binary_cursor() as cursor:
         if wait:
             # The lock that every writer takes first: waiting for rows one by one could deadlock with one.
-            cursor.execute(LOCK_TENANT, [tenant])
+            tenant_row.lock(cursor, tenant)
         cursor.execute(BY_KEY)
         yield cursor
 

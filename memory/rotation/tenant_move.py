@@ -28,7 +28,6 @@ from django.db import OperationalError
 from keys import steps
 from keys.patience import outlast
 from memory.exceptions import SealedMemoryError
-from memory.index import rows
 from memory.index.recipe import configured, recorded
 from memory.index.stored_rows import READ_ALL, READ_BEHIND, READ_SOME, read
 from memory.index.tail import ROWS_PER_STEP, has_outgrown, move_tail
@@ -36,6 +35,7 @@ from memory.rls import UserHashes, across_user_hashes, tenant_transaction_by_has
 from memory.rotation import tenant_copy
 from memory.rotation.tenant_copy import RowsUnreadable, insert, rebuild
 from memory.security import UserHash
+from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
 
 T = TypeVar("T")
@@ -46,10 +46,8 @@ MAX_CATCH_UPS = 10
 MAX_FLIPS = 5
 LOCK_TIMEOUT_MS = 1_000
 
-LOCK_TENANT = "SELECT created_at, recipe FROM tenants WHERE user_hash = %s FOR UPDATE"
 SEE_TENANT = "SELECT created_at FROM tenants WHERE user_hash = %s"
 DELETE_TENANT = "DELETE FROM tenants WHERE user_hash = %s"
-GIVE_FACTS = "UPDATE tenants SET chunk_count = %s, created_at = %s, recipe = %s WHERE user_hash = %s"
 COUNT = "SELECT count(*) FROM memory_chunks WHERE user_hash = %s"
 
 Advance = Callable[[int], None]
@@ -278,14 +276,15 @@ def _refuse_known_twice(cursor: psycopg.Cursor[Any], user: UserHashes, move: Mov
 def _flip(cursor: psycopg.Cursor[Any], user: UserHashes, move: Move, chunk_count: int) -> None:
     """Give the tenant its new hash: what doors that open from now on will find."""
     user.enter(move.old)
-    cursor.execute(LOCK_TENANT, [move.old])
-    created_at, recipe = cursor.fetchone() or (None, "")
+    tenant = tenant_row.lock(cursor, move.old)
+    if tenant is None:
+        raise _TenantGone
     cursor.execute(DELETE_TENANT, [move.old])
     user.enter(move.new)
-    cursor.execute(rows.CREATE_TENANT, rows.tenant_parameters(move.user_id, move.new))
     # The rows were made anew as configured, but for the embeddings, which are still their model's.
-    made_by = replace(configured(), model=recorded(recipe).model)
-    cursor.execute(GIVE_FACTS, [chunk_count, created_at, made_by.as_text(), move.new])
+    made_by = replace(configured(), model=recorded(tenant.recipe).model).as_text()
+    created = tenant_row.create(move.user_id, move.new, made_by, chunk_count=chunk_count, created_at=tenant.created_at)
+    cursor.execute(*created)
     steps.reached("tenant row moved")
 
 

@@ -2,6 +2,7 @@
 
     current_hash       which hash a user's rows carry now, while several HMAC keys are accepted
     managers           querysets that exist inside a tenant's transaction only
+    tenant_row         the row that every writer of a tenant locks first
     tenant_model       base of every model whose rows belong to one user
     cursors            psycopg cursors that speak binary, inside a tenant's transaction
     planner_settings   `SET LOCAL` for single statements

@@ -13,6 +13,7 @@ from memory.indexing import Chunk, Document, existing_doc_ids, index_documents
 from memory.models import MemoryChunk, MemoryVector, Tenant
 from memory.rls import tenant_transaction
 from memory.security import hmac_user
+from memory.tenancy import tenant_row
 from tests.factories import ALICE, BOB, DIM, document, recall, remember, texts, vector_of
 
 
@@ -112,7 +113,7 @@ class TestNothingIsHalfWritten:
     def test_a_failure_in_the_middle_leaves_the_old_document(self, monkeypatch: pytest.MonkeyPatch) -> None:
         remember(ALICE, "doc", "old one", "old two")
         monkeypatch.setattr(indexing, "ROWS_IN_FLIGHT", 1)
-        monkeypatch.setattr(indexing, "count_chunks", _fail)
+        monkeypatch.setattr(tenant_row, "count", _fail)
         with pytest.raises(RuntimeError, match="power cut"):
             remember(ALICE, "doc", "new")
         assert counts() == (2, 2, 2)

@@ -15,11 +15,12 @@ from django.test.utils import CaptureQueriesContext
 from keys.keyring import derive_subkey, get_keyring
 from memory.erasure import erase_user
 from memory.exceptions import SecondTenant
-from memory.index.rows import CREATE_TENANT, tenant_parameters
+from memory.index.recipe import configured
 from memory.indexing import index_memory_chunk
 from memory.models import Tenant
 from memory.rls import set_rls_context, tenant_transaction
 from memory.security import UserHash, user_hashes
+from memory.tenancy import tenant_row
 from memory.tenancy.current_hash import resolution
 from tests.factories import ALICE, BOB, key, recall, remember, texts, vector_of
 
@@ -47,6 +48,11 @@ def another_process(candidates: tuple[UserHash, ...], *, alone: bool = False) ->
             except StopIteration as end:
                 yield conn, end.value
                 return
+
+
+def create_tenant(conn: psycopg.Connection[Any], user_hash: UserHash) -> None:
+    statement, parameters = tenant_row.create(ALICE, user_hash, configured().as_text())
+    conn.execute(statement.replace("%b", "%s").encode(), parameters)
 
 
 def tenants() -> list[str]:
@@ -155,7 +161,7 @@ class TestTwoProcesses:
             assert theirs == old
             other = Meanwhile(lambda: remember(ALICE, "diary", "Apollo"))
             assert waiting_for_a_lock()
-            conn.execute(CREATE_TENANT.replace("%b", "%s"), tenant_parameters(ALICE, theirs))
+            create_tenant(conn, theirs)
         other.finish()
         assert tenants() == [old]
 
@@ -168,7 +174,7 @@ class TestTwoProcesses:
             with another_process((new, old), alone=True) as (conn, theirs):
                 conn.execute("DELETE FROM tenants WHERE user_hash = %s", [theirs])
                 conn.execute(f"SET LOCAL app.user_hash = '{new}'")
-                conn.execute(CREATE_TENANT.replace("%b", "%s"), tenant_parameters(ALICE, new))
+                create_tenant(conn, new)
 
         with tenant_transaction(ALICE) as user_hash:
             flipping = Meanwhile(flip)

@@ -1,0 +1,103 @@
+"""A tenant's row in `tenants`: made at the first write, locked by every writer, and what counts the chunks.
+
+Each statement stands here once. A writer locks the row before it touches any other row of the tenant, so writers of one
+tenant follow each other and can never wait for each other in a circle.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from keys.keyring import get_keyring
+from memory.sealing.codecs import TextCodec
+from memory.sealing.fields import seal_value
+from memory.security import UserHash
+
+LOCK = "SELECT chunk_count, recipe, created_at FROM tenants WHERE user_hash = %s FOR UPDATE"
+CREATE = (
+    "INSERT INTO tenants (user_hash, user_cipher, enc_key_id, hmac_key_id, recipe, chunk_count, created_at)"
+    " VALUES (%s, %b, %s, %s, %s, %s, coalesce(%s, now())) ON CONFLICT (user_hash) DO NOTHING"
+)
+COUNT = "UPDATE tenants SET chunk_count = chunk_count + %s WHERE user_hash = %s"
+RECORD_RECIPE = "UPDATE tenants SET recipe = %s WHERE user_hash = %s"
+
+_text = TextCodec()
+
+
+@dataclass(frozen=True)
+class TenantRow:
+    """A tenant's row as it was when it was locked. `recipe` is the recorded text, empty from before recipes were."""
+
+    chunk_count: int
+    recipe: str
+    created_at: datetime
+
+
+_Statement = tuple[str, Sequence[Any]]
+_Steps = Generator[_Statement, tuple[Any, ...] | None, TenantRow]
+
+
+def lock(cursor: psycopg.Cursor[Any], user_hash: str) -> TenantRow | None:
+    """Lock the row until the transaction ends, inside the tenant's door; None when the tenant has none."""
+    row = cursor.execute(LOCK, [user_hash]).fetchone()
+    return None if row is None else TenantRow(*row)
+
+
+def lock_or_create(cursor: psycopg.Cursor[Any], user_id: str, user_hash: UserHash, recipe: str) -> TenantRow:
+    """As `lock`; a user who has no row gets one, with the index settings `recipe`."""
+    steps = _locking(user_id, user_hash, recipe)
+    statement = next(steps)
+    while True:
+        cursor.execute(*statement)
+        try:
+            statement = steps.send(cursor.fetchone() if cursor.description else None)
+        except StopIteration as end:
+            return end.value
+
+
+async def lock_or_create_async(
+    cursor: psycopg.AsyncCursor[Any], user_id: str, user_hash: UserHash, recipe: str
+) -> TenantRow:
+    """As `lock_or_create`, over an async connection."""
+    steps = _locking(user_id, user_hash, recipe)
+    statement = next(steps)
+    while True:
+        await cursor.execute(*statement)
+        try:
+            statement = steps.send(await cursor.fetchone() if cursor.description else None)
+        except StopIteration as end:
+            return end.value
+
+
+def create(
+    user_id: str, user_hash: UserHash, recipe: str, *, chunk_count: int = 0, created_at: datetime | None = None
+) -> _Statement:
+    """The statement that makes the row, unless there is one. The user id goes along sealed, so that the HMAC rotation
+    needs no outside list of users."""
+    sealed = bytes(seal_value(_text.encode(user_id), user_hash))
+    key_id = get_keyring().sealing.key_id
+    return CREATE, [user_hash, sealed, key_id, user_hash.hmac_key_id, recipe, chunk_count, created_at]
+
+
+def count(user_hash: str, change: int) -> _Statement:
+    """The statement that moves the chunk count by `change`, under the row's lock."""
+    return COUNT, [change, user_hash]
+
+
+def record_recipe(user_hash: str, recipe: str) -> _Statement:
+    """The statement that records by which index settings the tenant's rows are searchable, under the row's lock."""
+    return RECORD_RECIPE, [recipe, user_hash]
+
+
+def _locking(user_id: str, user_hash: UserHash, recipe: str) -> _Steps:
+    # Locked before it is made: a row that an erasure is about to take away is there still, and need not be made.
+    row = yield LOCK, [user_hash]
+    if row is None:
+        yield create(user_id, user_hash, recipe)
+        row = yield LOCK, [user_hash]
+    if row is None:
+        raise RuntimeError("The tenant row vanished between two statements of one transaction.")
+    return TenantRow(*row)
