@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any
 
-from database.embedded_postgres import binaries
 from django.apps import AppConfig
 from django.conf import settings
 from django.core import checks
 
 from database.dsn import VARIABLES
+from database.embedded_postgres import binaries
 
 # The owner's and the backup's connections are for a migration's and a backup's environment; a web process that has
 # neither is the safer one. Their commands name the variable when it is missing.

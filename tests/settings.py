@@ -27,10 +27,10 @@ def _key() -> str:
 
 
 def _urls() -> dict[str, str]:
-    from database.embedded_postgres import dsn
     from psycopg.conninfo import make_conninfo
 
     from database.dsn import VARIABLES
+    from database.embedded_postgres import dsn
 
     return {variable: make_conninfo(**dsn(CLUSTER_DIR, role)) for role, variable in VARIABLES.items()}
 

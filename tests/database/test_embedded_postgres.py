@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
-from database.embedded_postgres import Layout, account, binaries, bootstrap, server
 
 from database import embedded_postgres
+from database.embedded_postgres import Layout, account, binaries, bootstrap, server
 
 is_root = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not is_root, reason="only root may become another user")

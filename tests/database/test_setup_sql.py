@@ -9,9 +9,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.core.management import call_command
+
 from database.embedded_postgres.account import server_account
 from database.embedded_postgres.binaries import find
-from django.core.management import call_command
 
 PASSWORDS = {f"MEMORY_{role}_PASSWORD": f"it's {role}" for role in ("OWNER", "APP", "CENSUS", "BACKUP")}
 

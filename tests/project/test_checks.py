@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from database.embedded_postgres import binaries
 from pytest_django import Settings
 
+from database.embedded_postgres import binaries
 from project import checks
 
 
