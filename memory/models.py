@@ -16,13 +16,9 @@ from memory.tenancy.tenant_model import TenantModel
 __all__ = ["AccessToken", "MemoryChunk", "MemoryVector", "ServiceAccount", "Tenant", "TenantModel"]
 
 USER_HASH_REGEX = "^[0-9a-f]{64}$"
-
-
-class UUIDv7(Func):
-    """Postgres 18's time-ordered uuidv7(): ids sort by creation, so pages and indexes do too."""
-
-    function = "uuidv7"
-    output_field = models.UUIDField()
+# Postgres 18's time-ordered uuidv7(): ids sort by creation, so pages and indexes do too. No class of our own, which
+# the migration would import.
+UUID_V7 = Func(function="uuidv7", output_field=models.UUIDField())
 
 
 def is_sealed(column: str) -> Q:
@@ -58,7 +54,7 @@ class MemoryChunk(TenantModel):
     """A piece of a document: what it says is sealed, where it came from is not."""
 
     pk = models.CompositePrimaryKey("user_hash", "id")
-    id = models.UUIDField(db_default=UUIDv7(), editable=False)
+    id = models.UUIDField(db_default=UUID_V7, editable=False)
     doc_id = models.TextField()
     source = models.TextField(default="", blank=True)
     chunk_index = models.IntegerField()

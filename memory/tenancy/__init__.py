@@ -6,7 +6,7 @@
     tenant_model       base of every model whose rows belong to one user
     cursors            psycopg cursors that speak binary, inside a tenant's transaction
     planner_settings   `SET LOCAL` for single statements
-    policies           row-level security and grants, as migration operations
+    policies           row-level security and grants, as SQL
     partitions, citus  the same tables, spread over partitions or servers
     census             what may be counted across tenants, by a role of its own
     live_database      refuses to serve from a database that does not protect tenants

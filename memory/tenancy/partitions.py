@@ -14,7 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
 from memory.exceptions import SealedMemoryError
-from memory.tenancy.policies import APPLICATION_ROLE, CENSUS_ROLE, EnableTenantRLS
+from memory.tenancy.policies import APPLICATION_ROLE, CENSUS_ROLE, guards
 
 # A parent comes before what refers to it. `tenants` stays whole: a row a user, and the census reads it all.
 TABLES = ("memory_chunks", "memory_vectors", "memory_terms")
@@ -114,10 +114,9 @@ def _attributes(shape: TableShape, count: int) -> Iterator[str]:
     for name, definition in shape.constraints:
         yield f"ALTER TABLE {shape.name} ADD CONSTRAINT {name} {definition}"
     yield from shape.indexes
-    guard = EnableTenantRLS(shape.name, shape.census_columns).forwards
-    yield from guard(shape.name)
+    yield from guards(shape.name, shape.census_columns)
     for remainder in range(count):
-        yield from guard(f"{shape.name}_p{remainder}")
+        yield from guards(f"{shape.name}_p{remainder}", shape.census_columns)
         yield f"REVOKE ALL ON {shape.name}_p{remainder} FROM {APPLICATION_ROLE}, {CENSUS_ROLE}"
 
 

@@ -4,14 +4,12 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from django.core.management import call_command
 from django.db import connection
 
 from database.roles import as_owner
 from memory.exceptions import DatabaseMisconfigured
 from memory.rls import tenant_transaction
 from memory.tenancy.live_database import assert_live_database, tenant_tables
-from memory.tenancy.policies import EnableTenantRLS
 from tests.factories import ALICE, BOB, recall, remember, texts
 
 REPAIR = """
@@ -144,14 +142,3 @@ class TestCensus:
     def test_changes_nothing(self, sql: str) -> None:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             self.census(sql)
-
-
-@pytest.mark.django_db(transaction=True)
-def test_the_rls_migration_goes_back_and_forth() -> None:
-    operation = EnableTenantRLS("MemoryChunk", ["user_hash", "enc_key_id", "created_at", "updated_at"])
-    run(";".join(operation.backwards("memory_chunks")))
-    with pytest.raises(DatabaseMisconfigured):
-        assert_live_database()
-    run(";".join(operation.forwards("memory_chunks")))
-    assert_live_database()
-    call_command("migrate", check_unapplied=True, verbosity=0)

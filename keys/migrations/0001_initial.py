@@ -6,6 +6,8 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
+    # Its name before the first release.
+    replaces = [("keys", "0001_rotation")]
     initial = True
 
     dependencies = []

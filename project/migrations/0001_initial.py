@@ -4,6 +4,8 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
+    # Its name before the first release.
+    replaces = [("project", "0001_cache")]
     initial = True
     dependencies = []
     operations = [
