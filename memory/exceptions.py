@@ -46,22 +46,23 @@ class NotSealed(SealedMemoryError, TypeError):
 class IntegrityFailure(SealedMemoryError, InvalidTag):
     """A seal did not open: wrong user, wrong key or changed bytes. Names the row, never its content."""
 
+    reason = "does not open: changed bytes, or another tenant's or column's seal"
+
     def __init__(self, *, model: str, pk: Any, key_id: str | None, column: str = "") -> None:
         super().__init__(model, pk, key_id, column)
         self.model, self.pk, self.key_id, self.column = model, pk, key_id, column
 
     def __str__(self) -> str:
-        return f"{self.column or 'a seal'} of {self.model} {_short(self.pk)} under key {self.key_id} does not open."
+        return f"{self.column or 'a seal'} of {self.model} {_short(self.pk)} under key {self.key_id} {self.reason}."
 
 
 class UnknownKeyId(IntegrityFailure):
     """The row names a key this process does not hold: put the key back into MEMORY_ENCRYPTION_KEYS_ACCEPTED."""
 
-    def __str__(self) -> str:
-        return (
-            f"{self.model} {_short(self.pk)} is sealed under key {self.key_id}, which this process does not hold. "
-            "Put that key into MEMORY_ENCRYPTION_KEYS_ACCEPTED; the row is intact."
-        )
+    reason = (
+        "does not open, because this process does not hold that key. Put it into MEMORY_ENCRYPTION_KEYS_ACCEPTED; the"
+        " row is intact"
+    )
 
 
 class ChunkNotFound(SealedMemoryError):

@@ -12,9 +12,9 @@ from uuid import UUID
 
 import numpy as np
 import psycopg
-from cryptography.exceptions import InvalidTag
 
 from database.roles import census, connect_as
+from memory.exceptions import IntegrityFailure
 from memory.index import rows
 from memory.index.embedding import embed_passages
 from memory.index.recipe import Recipe, configured, recorded
@@ -22,7 +22,7 @@ from memory.index.rows import ChunkRow, build_rows
 from memory.index.stored_rows import READ_BEHIND, OpenedRow, StoredRow, open_row, read
 from memory.index.tail import GRAPH_INDEX, has_outgrown, move
 from memory.rls import tenant_transaction_by_hash
-from memory.security import UserHash, aad_for
+from memory.security import UserHash
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
 
@@ -133,11 +133,10 @@ def _batches(cursor: psycopg.Cursor[Any], tenant: UserHash) -> Iterator[list[Sto
 
 
 def _openable(stored: Sequence[StoredRow], tenant: UserHash) -> Iterator[OpenedRow]:
-    aad = aad_for(tenant)
     for row in stored:
         try:
-            yield open_row(row, aad)
-        except InvalidTag:
+            yield open_row(row, tenant)
+        except IntegrityFailure:
             continue  # counted by the caller; such a row answers nothing, whatever it is found by
 
 

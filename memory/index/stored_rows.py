@@ -11,13 +11,12 @@ from uuid import UUID
 import numpy as np
 import psycopg
 
-from keys.keyring import get_keyring
 from keys.runs import FailedRow
-from memory import metrics
+from memory.exceptions import IntegrityFailure
 from memory.index.rows import PlainChunk
 from memory.index.vectors import original_from
 from memory.sealing.codecs import JSONCodec, TextCodec
-from memory.security import open_with_key
+from memory.sealing.opening import SealedRow, open_seals
 
 _text, _json = TextCodec(), JSONCodec()
 
@@ -67,30 +66,29 @@ def read(cursor: psycopg.Cursor[Any], statement: str, **parameters: Any) -> list
     return [StoredRow(*row) for row in cursor.fetchall()]
 
 
-def open_row(row: StoredRow, aad: bytes) -> OpenedRow:
-    """Open the three seals of a row. Raises InvalidTag; counts a row that names another key than it is under."""
-    text, key = open_with_key(row.text_cipher, aad)
-    metadata, _ = open_with_key(row.meta_cipher, aad)
-    original, _ = open_with_key(row.emb_cipher, aad)
-    metrics.OPENS.inc(3)
-    if key.key_id != row.enc_key_id:
-        metrics.KEY_ID_DRIFT.inc()
+def open_row(row: StoredRow, user_hash: str) -> OpenedRow:
+    """Open the three seals of a row. Raises IntegrityFailure."""
+    text, metadata, original = open_seals(
+        SealedRow(user_hash, "memory_chunks", (user_hash, row.id), row.enc_key_id),
+        (row.text_cipher, _text.decode),
+        (row.meta_cipher, _json.decode),
+        (row.emb_cipher, original_from),
+    ).values
     chunk = PlainChunk(
         doc_id=row.doc_id,
         source=row.source,
         chunk_index=row.chunk_index,
-        text=_text.decode(text),
-        metadata=_json.decode(metadata),
+        text=text,
+        metadata=metadata,
         id=row.id,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
-    return OpenedRow(chunk, original_from(original))
+    return OpenedRow(chunk, original)
 
 
-def failed_row(user_hash: str, row: StoredRow) -> FailedRow:
-    """What is said of a row that does not open."""
-    metrics.INTEGRITY_FAILURES.inc()
-    held = get_keyring().opens(row.enc_key_id)
-    reason = "does not open: changed bytes or another tenant's seal" if held else "its key is not held here"
-    return FailedRow("memory_chunks", str(row.id), user_hash[:8], row.enc_key_id, reason)
+def failed_row(failure: IntegrityFailure) -> FailedRow:
+    """A row that does not open, as a run reports it. The row of a tenant is named by the prefix of its hash."""
+    user_hash, *row = failure.pk
+    shown = str(row[0]) if row else user_hash[:8]
+    return FailedRow(failure.model, shown, user_hash[:8], failure.key_id or "", failure.reason)

@@ -19,13 +19,16 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from database.roles import census
 from keys import steps
-from keys.keyring import Key, get_keyring
+from keys.keyring import get_keyring
 from keys.runs import FailedRow
 from keys.sources import Batch, KeyCount
 from memory import metrics
+from memory.exceptions import IntegrityFailure
+from memory.index.stored_rows import failed_row
 from memory.rls import tenant_transaction_by_hash
 from memory.sealing.fields import sealed_fields
-from memory.security import aad_for, open_under, open_with_key, seal
+from memory.sealing.opening import SealedRow, open_seals
+from memory.security import aad_for, open_under, seal
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
 from memory.tenancy.tenant_model import TenantModel
@@ -234,40 +237,21 @@ def _reseal(
     aad = aad_for(tenant)
     resealed, failures = [], []
     for row, place, key_id, *blobs in rows:
+        pk = (tenant,) if row == tenant else (tenant, row)
         try:
-            resealed.append((place, *_resealed(blobs, key_id, aad)))
-        except InvalidTag:
-            failures.append(_failure(table, tenant, row, key_id))
+            opened = open_seals(SealedRow(tenant, table.name, pk, key_id), *((blob, bytes) for blob in blobs))
+        except IntegrityFailure as failure:
+            failures.append(failed_row(failure))
+        else:
+            resealed.append((place, *(None if data is None else seal(data, aad) for data in opened.values)))
     if resealed:
         places, *columns = (list(values) for values in zip(*resealed, strict=True))
         _ask(connection, BY_PLACE)
         _ask(connection, table.update, [get_keyring().sealing.key_id, places, *columns, tenant])
         _ask(connection, BY_KEY)
-        _count_seals(len(resealed) * len(columns))
+        metrics.SEALS.inc(len(resealed) * len(columns))
         steps.reached("rows updated")
     return len(resealed), failures
-
-
-def _resealed(blobs: Sequence[bytes | None], key_id: str, aad: bytes) -> list[bytes | None]:
-    named = next((key for key in get_keyring().opening if key.key_id == key_id), None)
-    return [None if blob is None else seal(_opened(blob, named, aad), aad) for blob in blobs]
-
-
-def _opened(blob: bytes, named: Key | None, aad: bytes) -> bytes:
-    """Open with the key that the row names, which is nearly always the right one, then with any other."""
-    try:
-        if named is not None:
-            return open_under(named, blob, aad)
-    except InvalidTag:
-        pass
-    data = open_with_key(blob, aad)[0]
-    metrics.KEY_ID_DRIFT.inc()
-    return data
-
-
-def _count_seals(number: int) -> None:
-    metrics.OPENS.inc(number)
-    metrics.SEALS.inc(number)
 
 
 def _opens_under_sealing_key(blob: bytes | None, aad: bytes) -> bool:
@@ -277,14 +261,6 @@ def _opens_under_sealing_key(blob: bytes | None, aad: bytes) -> bool:
     except InvalidTag:
         return False
     return True
-
-
-def _failure(table: SealedTable, tenant: str, row: Any, key_id: str) -> FailedRow:
-    metrics.INTEGRITY_FAILURES.inc()
-    held = get_keyring().opens(key_id)
-    reason = "does not open: changed bytes or another tenant's seal" if held else "its key is not held here"
-    shown = tenant[:8] if row == tenant else str(row)
-    return FailedRow(table.name, shown, tenant[:8], key_id, reason)
 
 
 def _last(rows: Sequence[Any], limit: int) -> str | None:

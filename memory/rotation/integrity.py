@@ -11,20 +11,19 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-from cryptography.exceptions import InvalidTag
 
 from keys.exceptions import KeyConfigurationError
 from keys.keyring import get_keyring
 from keys.models import Purpose
 from keys.patience import outlast
 from keys.runs import open_run
-from memory import metrics
-from memory.exceptions import InvalidUserId, SealedMemoryError
+from memory.exceptions import IntegrityFailure, InvalidUserId, SealedMemoryError, UnknownKeyId
 from memory.index.recipe import Recipe, recorded
 from memory.index.vectors import original_from, searchable
 from memory.rls import tenant_transaction_by_hash
 from memory.sealing.codecs import JSONCodec, TextCodec
-from memory.security import UserHash, aad_for, open_with_key, user_hashes
+from memory.sealing.opening import SealedRow, open_seals
+from memory.security import UserHash, user_hashes
 from memory.tenancy import census
 from memory.tenancy.census import TenantFacts
 from memory.tenancy.cursors import binary_cursor
@@ -168,16 +167,14 @@ def _inspect_user_id(tenant: TenantFacts, user_cipher: bytes) -> Iterator[Findin
 
 
 def _open_user_id(tenant: TenantFacts, user_cipher: bytes) -> str:
+    sealed = SealedRow(tenant.user_hash, "tenants", (tenant.user_hash,), tenant.enc_key_id)
     try:
-        data, _ = open_with_key(user_cipher, aad_for(tenant.user_hash))
-    except InvalidTag:
-        held = get_keyring().opens(tenant.enc_key_id)
-        why = "its sealed user id does not open" if held else "the key of its sealed user id is not held here"
-        raise UserIdUnreadable(why) from None
+        user_id = open_seals(sealed, (user_cipher, _text.decode)).values[0]
+    except IntegrityFailure as failure:
+        raise UserIdUnreadable(f"its sealed user id {failure.reason}") from None
     try:
-        user_id = _text.decode(data)
         made_by = {str(user_hash): user_hash.hmac_key_id for user_hash in user_hashes(user_id)}
-    except (InvalidTag, InvalidUserId):
+    except InvalidUserId:
         raise UserIdUnreadable("what opens is no user id") from None
     if tenant.user_hash not in made_by:
         raise UserIdUnreadable("no HMAC key held here makes its hash from its user id")
@@ -202,38 +199,32 @@ def _read(user_hash: UserHash, after: UUID, sample: float) -> list[_Row]:
 
 
 def _inspect_rows(seen: Inspection, user_hash: UserHash, rows: Sequence[_Row], recipe: Recipe) -> None:
-    aad = aad_for(user_hash)
     originals: list[np.ndarray] = []
     opened: list[_Row] = []
     for row in rows:
         seen.rows += 1
         try:
-            originals.append(_open(seen, row, aad))
+            originals.append(_open(seen, user_hash, row))
             opened.append(row)
-        except InvalidTag:
-            seen.findings.append(_unreadable(user_hash, row))
+        except IntegrityFailure as failure:
+            seen.findings.append(_unreadable(user_hash, row, failure))
         if row.embedding is None or row.columns_agree is False:
             detail = "it has no vector" if row.embedding is None else "the index repeats its columns wrongly"
             seen.findings.append(Finding(COLUMNS, user_hash[:8], str(row.id), row.key_id, detail))
     seen.findings += _inspect_vectors(user_hash, opened, originals, recipe)
 
 
-def _open(seen: Inspection, row: _Row, aad: bytes) -> np.ndarray:
-    (text, key), (meta, _), (original, _) = (open_with_key(blob, aad) for blob in row.blobs)
-    metrics.OPENS.inc(3)
-    if key.key_id != row.key_id:
-        metrics.KEY_ID_DRIFT.inc()
-        seen.drifted += 1
-    _text.decode(text), _json.decode(meta)
-    return original_from(original)
+def _open(seen: Inspection, user_hash: UserHash, row: _Row) -> np.ndarray:
+    sealed = SealedRow(user_hash, "memory_chunks", (user_hash, row.id), row.key_id)
+    opened = open_seals(sealed, *zip(row.blobs, (_text.decode, _json.decode, original_from), strict=True))
+    seen.drifted += opened.drifted
+    original: np.ndarray = opened.values[-1]
+    return original
 
 
-def _unreadable(user_hash: UserHash, row: _Row) -> Finding:
-    metrics.INTEGRITY_FAILURES.inc()
-    if get_keyring().opens(row.key_id):
-        detail = "does not open: changed bytes, or another tenant's or column's seal"
-        return Finding(UNREADABLE, user_hash[:8], str(row.id), row.key_id, detail)
-    return Finding(UNKNOWN_KEY, user_hash[:8], str(row.id), row.key_id, "sealed under a key that is not held here")
+def _unreadable(user_hash: UserHash, row: _Row, failure: IntegrityFailure) -> Finding:
+    kind = UNKNOWN_KEY if isinstance(failure, UnknownKeyId) else UNREADABLE
+    return Finding(kind, user_hash[:8], str(row.id), row.key_id, failure.reason)
 
 
 def _inspect_vectors(

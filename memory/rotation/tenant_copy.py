@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import psycopg
-from cryptography.exceptions import InvalidTag
 
 from keys.runs import FailedRow
-from memory.exceptions import SealedMemoryError
+from memory.exceptions import IntegrityFailure, SealedMemoryError
 from memory.index import rows
 from memory.index.rows import ChunkRow, build_rows
 from memory.index.stored_rows import (
@@ -22,7 +21,7 @@ from memory.index.stored_rows import (
     failed_row,
     open_row,
 )
-from memory.security import UserHash, aad_for
+from memory.security import UserHash
 
 VERSIONS = (
     f"SELECT id, {VERSION} FROM memory_chunks"  # noqa: S608
@@ -68,14 +67,13 @@ def rebuild(stored: Sequence[StoredRow], old: UserHash, new: UserHash) -> list[C
     """The same rows for another hash of the same user. Raises RowsUnreadable naming every one that does not open."""
     if not stored:
         return []
-    aad = aad_for(old)
     opened: list[OpenedRow] = []
     failures: list[FailedRow] = []
     for row in stored:
         try:
-            opened.append(open_row(row, aad))
-        except InvalidTag:
-            failures.append(failed_row(old, row))
+            opened.append(open_row(row, old))
+        except IntegrityFailure as failure:
+            failures.append(failed_row(failure))
     if failures:
         raise RowsUnreadable(failures)
     originals = np.stack([row.original for row in opened])

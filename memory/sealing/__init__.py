@@ -1,6 +1,7 @@
 """Plain values into sealed columns and back.
 
     codecs     str, JSON object and float32 vector as bytes; `SealedBytes`, all that a sealed column takes
+    opening    opens the seals of a row: counts, drift, and the one error of what does not open
     fields     `SealedTextField`, `SealedJSONField`, `SealedVectorField`: model fields that hold seals
     subkeys    a tenant's keys for vectors, keywords and labels, derived from the HMAC key
 

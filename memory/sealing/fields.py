@@ -11,7 +11,6 @@ import base64
 from collections.abc import Sequence
 from typing import Any, ClassVar, NoReturn
 
-from cryptography.exceptions import InvalidTag
 from django.core import checks
 from django.core.exceptions import FieldError
 from django.db import models
@@ -19,9 +18,10 @@ from django.db.models.lookups import IsNull
 
 from keys.keyring import get_keyring
 from memory import metrics
-from memory.exceptions import IntegrityFailure, NotSealed, UnknownKeyId
+from memory.exceptions import NotSealed
 from memory.sealing.codecs import Codec, JSONCodec, SealedBytes, TextCodec, VectorCodec
-from memory.security import aad_for, open_with_key, seal
+from memory.sealing.opening import SealedRow, open_seals
+from memory.security import aad_for, seal
 
 E_INDEXED = "memory.E001"
 
@@ -129,16 +129,7 @@ class PlainProperty(property):
         super().__init__(self._read, self._write, doc=f"Opens and seals `{field.attname}`.")
 
     def _read(self, instance: models.Model) -> Any:
-        blob = getattr(instance, self.field.attname)
-        return None if blob is None else self._decoded(instance, open_field(instance, self.field, blob))
-
-    def _decoded(self, instance: models.Model, data: bytes) -> Any:
-        try:
-            return self.field.codec.decode(data)
-        except InvalidTag:
-            key_id = getattr(instance, "enc_key_id", None)
-            model = instance._meta.model_name or ""
-            raise integrity_failure(model, instance.pk, key_id, self.field.attname) from None
+        return None if getattr(instance, self.field.attname) is None else open_field(instance, self.field)
 
     def _write(self, instance: models.Model, value: Any) -> None:
         sealed = None if value is None else seal_value(self.field.codec.encode(value), _user_hash(instance, self.field))
@@ -152,24 +143,16 @@ def seal_value(data: bytes, user_hash: str) -> SealedBytes:
     return SealedBytes(seal(data, aad_for(user_hash)))
 
 
-def open_field(instance: models.Model, field: SealedField, blob: bytes) -> bytes:
+def open_field(instance: models.Model, field: SealedField) -> Any:
     """Open one sealed column of a row. Raises IntegrityFailure, or UnknownKeyId when the row's key is not held here."""
-    key_id = getattr(instance, "enc_key_id", None)
-    try:
-        data, key = open_with_key(blob, aad_for(_user_hash(instance, field)))
-    except InvalidTag:
-        raise integrity_failure(instance._meta.model_name or "", instance.pk, key_id, field.attname) from None
-    metrics.OPENS.inc()
-    if key_id and key.key_id != key_id:
-        metrics.KEY_ID_DRIFT.inc()
-    return data
-
-
-def integrity_failure(model: str, pk: Any, key_id: str | None, column: str) -> IntegrityFailure:
-    """The error for a seal that did not open, counted. An unknown key id is told apart: that row is intact."""
-    metrics.INTEGRITY_FAILURES.inc()
-    unknown = key_id is not None and key_id != "" and not get_keyring().opens(key_id)
-    return (UnknownKeyId if unknown else IntegrityFailure)(model=model, pk=pk, key_id=key_id, column=column)
+    row = SealedRow(
+        user_hash=_user_hash(instance, field),
+        model=instance._meta.model_name or "",
+        pk=instance.pk,
+        key_id=getattr(instance, "enc_key_id", None),
+    )
+    seal = getattr(instance, field.attname), field.codec.decode
+    return open_seals(row, seal, column=field.attname).values[0]
 
 
 def reseal_siblings(instance: models.Model, assigned: SealedField) -> None:
@@ -177,9 +160,8 @@ def reseal_siblings(instance: models.Model, assigned: SealedField) -> None:
     sealing_id = get_keyring().sealing.key_id
     if getattr(instance, "enc_key_id", None) != sealing_id:
         for field in sealed_fields(type(instance)):
-            blob = getattr(instance, field.attname)
-            if field is not assigned and blob is not None:
-                data = open_field(instance, field, blob)
+            if field is not assigned and getattr(instance, field.attname) is not None:
+                data = field.codec.encode(open_field(instance, field))
                 setattr(instance, field.attname, seal_value(data, _user_hash(instance, field)))
         instance.enc_key_id = sealing_id  # type: ignore[attr-defined]
 

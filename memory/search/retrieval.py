@@ -7,22 +7,21 @@ from datetime import datetime
 from uuid import UUID
 
 import numpy as np
-from cryptography.exceptions import InvalidTag
 from django.conf import settings
 
 from memory import metrics
+from memory.exceptions import IntegrityFailure
 from memory.index.embedding import embed_query
 from memory.index.recipe import Recipe
 from memory.index.vectors import as_embedding
 from memory.rls import tenant_transaction
 from memory.sealing.codecs import JSONCodec, TextCodec
-from memory.sealing.fields import integrity_failure
+from memory.sealing.opening import SealedRow, open_seals
 from memory.search.filters import Scalar, Scope
 from memory.search.matches import Explanation, Match
 from memory.search.question import Question, Weights, question
 from memory.search.reranking import reorder
 from memory.search.route import best_candidates
-from memory.security import aad_for, open_with_key
 from memory.tenancy.cursors import sending
 from rerank import SkipReason
 
@@ -162,29 +161,24 @@ def find_candidates(
 
 def open_candidates(user_hash: str, candidates: Sequence[Candidate], *, explain: bool = False) -> Iterator[Match]:
     """Open what can be opened, in order. What cannot is logged by id and counted: never an unsealed guess."""
-    aad, failures = aad_for(user_hash), 0
     for candidate in candidates:
         try:
-            yield _open(candidate, aad, explain)
-        except InvalidTag:
-            failures += 1
-            failure = integrity_failure("memorychunk", (user_hash, candidate.id), candidate.enc_key_id, "")
+            yield _open(user_hash, candidate, explain)
+        except IntegrityFailure as failure:
             logger.error("integrity failure", extra={"chunk_id": str(candidate.id), "reason": type(failure).__name__})
-    metrics.OPENS.inc(2 * (len(candidates) - failures))
 
 
-def _open(candidate: Candidate, aad: bytes, explain: bool) -> Match:
-    text, key = open_with_key(candidate.text_cipher, aad)
-    metadata, _ = open_with_key(candidate.meta_cipher, aad)
-    if key.key_id != candidate.enc_key_id:
-        metrics.KEY_ID_DRIFT.inc()
+def _open(user_hash: str, candidate: Candidate, explain: bool) -> Match:
+    row = SealedRow(user_hash, "memorychunk", (user_hash, candidate.id), candidate.enc_key_id)
+    seals = (candidate.text_cipher, _text.decode), (candidate.meta_cipher, _json.decode)
+    text, metadata = open_seals(row, *seals).values
     return Match(
         id=candidate.id,
         doc_id=candidate.doc_id,
         source=candidate.source,
         chunk_index=candidate.chunk_index,
-        text=_text.decode(text),
-        metadata=_json.decode(metadata),
+        text=text,
+        metadata=metadata,
         retrieval_score=float(candidate.score),
         created_at=candidate.created_at,
         explanation=Explanation(candidate.dense, candidate.lexical, candidate.neighbours) if explain else None,
