@@ -22,7 +22,7 @@ from keys import heartbeat, steps
 from keys.exceptions import MissingKeys, RotationRefused
 from keys.keyring import ENCRYPTION_KEYS_ACCEPTED, Keyring, get_keyring
 from keys.models import KeyRecord, ProcessHeartbeat, Purpose, RotationRun
-from keys.patience import outlast
+from keys.retry_while_away import retry_while_away
 from keys.runs import FailedRow, Progress, run_rotation
 from keys.sources import Batch, KeyCount, SealedSource, source
 
@@ -171,7 +171,7 @@ class Rotation:
                 return
 
     def _reseal_batch(self, tenant: str, table: str, after: str | None, wait: bool) -> Batch:
-        batch = outlast(self._source.reseal, tenant, table, after=after, limit=self._pace.rows, wait=wait)
+        batch = retry_while_away(self._source.reseal, tenant, table, after=after, limit=self._pace.rows, wait=wait)
         steps.reached("batch re-sealed")
         return batch
 
@@ -180,14 +180,14 @@ class Rotation:
         steps.reached("batch verified")
         if not batch.strays:
             return batch
-        mended = outlast(self._source.reseal_rows, tenant, table, batch.strays)
+        mended = retry_while_away(self._source.reseal_rows, tenant, table, batch.strays)
         self._record(mended.failures)
         steps.reached("strays re-sealed")
         again = self._open_batch(tenant, table, after)
         return Batch(again.done, again.last, (), tuple(self._still_astray(tenant, table, again.strays)))
 
     def _open_batch(self, tenant: str, table: str, after: str | None) -> Batch:
-        return outlast(self._source.verify, tenant, table, after=after, limit=self._pace.rows)
+        return retry_while_away(self._source.verify, tenant, table, after=after, limit=self._pace.rows)
 
     def _still_astray(self, tenant: str, table: str, rows: Sequence[str]) -> Iterator[FailedRow]:
         for row in rows:
@@ -196,18 +196,20 @@ class Rotation:
 
     # --- What there is ------------------------------------------------------------------------------------------------
     def _tenants(self, cursor: str) -> Iterator[str]:
-        while page := outlast(self._source.tenants, after=cursor, limit=TENANTS_A_PAGE):
+        while page := retry_while_away(self._source.tenants, after=cursor, limit=TENANTS_A_PAGE):
             yield from page
             cursor = page[-1]
 
     def _tenants_with_rows_left(self) -> Iterator[str]:
         cursor = ""
-        while page := outlast(self._source.tenants_not_under, self._key_id, after=cursor, limit=TENANTS_A_PAGE):
+        while page := retry_while_away(
+            self._source.tenants_not_under, self._key_id, after=cursor, limit=TENANTS_A_PAGE
+        ):
             yield from page
             cursor = page[-1]
 
     def _count(self) -> Plan:
-        return Plan(self._key_id, outlast(self._source.key_counts))
+        return Plan(self._key_id, retry_while_away(self._source.key_counts))
 
     def _remaining(self) -> int:
         """Rows under another key, but for those that were found not to open at all."""
@@ -223,7 +225,7 @@ class Rotation:
     # --- The end ------------------------------------------------------------------------------------------------------
     def _conclude(self) -> None:
         remaining = self._remaining()
-        others = outlast(lambda: heartbeat.sealing_otherwise(self._key_id))
+        others = retry_while_away(lambda: heartbeat.sealing_otherwise(self._key_id))
         if self._failed:
             self._progress.give_up(
                 f"{len(self._failed)} rows open under no key that this process holds; every other row is under key"
@@ -241,7 +243,7 @@ class Rotation:
 
     def _retire(self) -> None:
         used = KeyRecord.objects.filter(purpose=Purpose.ENCRYPTION, seals__gt=0, retired_at=None)
-        outlast(used.exclude(key_id=self._key_id).update, retired_at=Now())
+        retry_while_away(used.exclude(key_id=self._key_id).update, retired_at=Now())
         steps.reached("old keys retired")
 
     def _farewell(self) -> str:

@@ -24,7 +24,7 @@ from keys import leases
 from keys.exceptions import LeaseLost, RotationRefused
 from keys.leases import HeldLease
 from keys.models import Purpose, RotationRun
-from keys.patience import outlast
+from keys.retry_while_away import retry_while_away
 
 LEASE = "rotation"
 SAVE_EVERY_SECONDS = 0.5
@@ -92,8 +92,8 @@ class Progress:
         if self._rated_rows and elapsed > 0:
             self.run.rate = self._rated_rows / elapsed
         self._saved_at = now
-        outlast(self._lease.renew)
-        outlast(self.run.save)
+        retry_while_away(self._lease.renew)
+        retry_while_away(self.run.save)
         if self._report:
             self._report(self.run)
 

@@ -19,7 +19,7 @@ from keys import heartbeat, steps
 from keys.exceptions import MissingKeys, RotationRefused
 from keys.keyring import HMAC_KEY, HMAC_KEYS_ACCEPTED, get_keyring
 from keys.models import KeyRecord, ProcessHeartbeat, Purpose, RotationRun
-from keys.patience import outlast
+from keys.retry_while_away import retry_while_away
 from keys.runs import FailedRow, Progress, run_rotation
 from memory.exceptions import SealedMemoryError
 from memory.rotation.integrity import Finding, UserIdUnreadable, inspect_tenant, orphan_findings, read_user_id
@@ -66,7 +66,7 @@ class Plan:
 def plan() -> Plan:
     """What a rotation would do now. Raises RotationRefused or MissingKeys when it must not start."""
     keyring = get_keyring()
-    planned = Plan(keyring.hmac_current.key_id, outlast(census.totals_by_hmac_key))
+    planned = Plan(keyring.hmac_current.key_id, retry_while_away(census.totals_by_hmac_key))
     unknown = [key_id for key_id in planned.from_key_ids if key_id not in {key.key_id for key in keyring.hashing}]
     if unknown:
         raise MissingKeys(
@@ -79,14 +79,14 @@ def plan() -> Plan:
 
 def refuse_blind_processes(planned: Plan) -> None:
     """Raise RotationRefused while a live process does not hold every key, or makes new users under another one."""
-    blind = outlast(lambda: heartbeat.lacking(hmac=[planned.to_key_id, *planned.from_key_ids]))
+    blind = retry_while_away(lambda: heartbeat.lacking(hmac=[planned.to_key_id, *planned.from_key_ids]))
     if blind:
         raise RotationRefused(
             f"Some processes would not find users under both keys: {_named(blind)}. They need"
             f" {', '.join([planned.to_key_id, *planned.from_key_ids])}: add what they lack to their"
             f" {HMAC_KEYS_ACCEPTED} and restart them; a process that is gone is forgotten after a minute."
         )
-    others = outlast(lambda: [each for each in heartbeat.live_processes() if _hashes_otherwise(each, planned)])
+    others = retry_while_away(lambda: [each for each in heartbeat.live_processes() if _hashes_otherwise(each, planned)])
     if others:
         raise RotationRefused(
             f"Some processes still make new users under another key: {_named(others)}. Give them {planned.to_key_id}"
@@ -164,7 +164,7 @@ class _Rotation:
 
     def _move(self) -> int:
         """One round over the tenants under other keys; returns how many were tried."""
-        now = Plan(self.planned.to_key_id, outlast(census.totals_by_hmac_key))
+        now = Plan(self.planned.to_key_id, retry_while_away(census.totals_by_hmac_key))
         self.progress.begin(MOVE, total=now.all_rows, done=now.all_rows - now.rows)
         tried = 0
         for tenant in self._to_move():
@@ -192,7 +192,7 @@ class _Rotation:
 
     def _clear(self) -> None:
         """Delete the rows that a killed move left under a moved tenant's old hash. Other orphans are only reported."""
-        orphans = set(outlast(census.orphan_hashes))
+        orphans = set(retry_while_away(census.orphan_hashes))
         if not orphans:
             return
         self.progress.begin(CLEAR, total=sum(tenants for tenants, _ in self.planned.totals.values()))
@@ -203,13 +203,13 @@ class _Rotation:
             self._advance(1)
 
     def _verify(self) -> None:
-        now = Plan(self.planned.to_key_id, outlast(census.totals_by_hmac_key))
+        now = Plan(self.planned.to_key_id, retry_while_away(census.totals_by_hmac_key))
         self.progress.begin(VERIFY, total=now.all_rows)
         for tenant in self._all_tenants():
             if tenant.hmac_key_id == self.planned.to_key_id:
                 self._fail(*map(_failed_finding, inspect_tenant(tenant, advance=self._advance).findings))
                 steps.reached("tenant verified")
-        self._fail(*map(_failed_finding, orphan_findings(outlast(census.orphan_hashes))))
+        self._fail(*map(_failed_finding, orphan_findings(retry_while_away(census.orphan_hashes))))
 
     # --- What there is ------------------------------------------------------------------------------------------------
     def _to_move(self) -> Iterator[TenantFacts]:
@@ -245,7 +245,7 @@ class _Rotation:
 
     # --- The end ------------------------------------------------------------------------------------------------------
     def _conclude(self) -> None:
-        left = Plan(self.planned.to_key_id, outlast(census.totals_by_hmac_key))
+        left = Plan(self.planned.to_key_id, retry_while_away(census.totals_by_hmac_key))
         if left.tenants:
             self.progress.give_up(
                 f"{left.tenants} tenants could not be moved and are served under {', '.join(left.from_key_ids)} as"
@@ -263,7 +263,7 @@ class _Rotation:
 
     def _retire(self) -> None:
         old = KeyRecord.objects.filter(purpose=Purpose.HMAC, key_id__in=self.progress.run.from_key_ids, retired_at=None)
-        outlast(old.update, retired_at=Now())
+        retry_while_away(old.update, retired_at=Now())
 
     def _farewell(self) -> str:
         leaving = self.progress.run.from_key_ids

@@ -15,7 +15,7 @@ import numpy as np
 from keys.exceptions import KeyConfigurationError
 from keys.keyring import get_keyring
 from keys.models import Purpose
-from keys.patience import outlast
+from keys.retry_while_away import retry_while_away
 from keys.runs import open_run
 from memory.exceptions import IntegrityFailure, InvalidUserId, SealedMemoryError, UnknownKeyId
 from memory.index.recipe import Recipe, recorded
@@ -103,7 +103,7 @@ def inspect_all(*, sample: float = 1.0, advance: Callable[[int], Any] = lambda r
         seen.findings += _known_twice(tenant)
     # Half a move is no damage: its rows become somebody's, or are cleared, when the rotation is run again.
     if open_run(Purpose.HMAC) is None:
-        seen.findings += orphan_findings(outlast(census.orphan_hashes))
+        seen.findings += orphan_findings(retry_while_away(census.orphan_hashes))
     return seen
 
 
@@ -116,7 +116,7 @@ def inspect_tenant(
     """
     seen = Inspection()
     user_hash = UserHash(tenant.user_hash, tenant.hmac_key_id)
-    facts = outlast(_tenant_row, user_hash)
+    facts = retry_while_away(_tenant_row, user_hash)
     if facts is None:
         return seen
     seen.tenants = 1
@@ -126,7 +126,7 @@ def inspect_tenant(
         detail = f"{chunk_count} chunks by its count, {counted} in truth"
         seen.findings.append(Finding(COUNT, tenant.user_hash[:8], "", "", detail))
     after = UUID(int=0)
-    while rows := outlast(_read, user_hash, after, sample):
+    while rows := retry_while_away(_read, user_hash, after, sample):
         _inspect_rows(seen, user_hash, rows, recorded(recipe))
         advance(len(rows))
         after = rows[-1].id
@@ -135,7 +135,7 @@ def inspect_tenant(
 
 def read_user_id(tenant: TenantFacts) -> str | None:
     """The user id of a tenant, None when it is gone. Raises UserIdUnreadable, whose message holds no id."""
-    facts = outlast(_tenant_row, UserHash(tenant.user_hash, tenant.hmac_key_id))
+    facts = retry_while_away(_tenant_row, UserHash(tenant.user_hash, tenant.hmac_key_id))
     return None if facts is None else _open_user_id(tenant, facts[0])
 
 
@@ -148,7 +148,7 @@ def _known_twice(tenant: TenantFacts) -> Iterator[Finding]:
     except UserIdUnreadable:
         return
     hashes = [] if user_id is None else user_hashes(user_id)
-    if len(outlast(census.known_hashes, hashes)) > 1:
+    if len(retry_while_away(census.known_hashes, hashes)) > 1:
         detail = "its user is known under another key as well: some process did not accept both keys"
         yield Finding(KNOWN_TWICE, tenant.user_hash[:8], "", tenant.hmac_key_id, detail)
 

@@ -26,7 +26,7 @@ import psycopg
 from django.db import OperationalError
 
 from keys import steps
-from keys.patience import outlast
+from keys.retry_while_away import retry_while_away
 from memory.exceptions import SealedMemoryError
 from memory.index.recipe import configured, recorded
 from memory.index.stored_rows import READ_ALL, READ_BEHIND, READ_SOME, read
@@ -112,7 +112,7 @@ def clear_orphans(user_hash: UserHash, batch: int) -> None:
     """Delete the rows under a hash that is no tenant's, `batch` a transaction."""
     low: UUID | None = FIRST
     while low is not None:
-        low = outlast(_clear_batch, user_hash, low, batch)
+        low = retry_while_away(_clear_batch, user_hash, low, batch)
         steps.reached("orphans cleared")
 
 
@@ -153,9 +153,9 @@ class _Copying:
         steps.reached("half copy cleared")
         low: UUID | None = FIRST
         while low is not None:
-            low = outlast(self._copy_window, low)
+            low = retry_while_away(self._copy_window, low)
             steps.reached("window copied")
-        while has_outgrown(self._move.rows) and outlast(self._grow):
+        while has_outgrown(self._move.rows) and retry_while_away(self._grow):
             steps.reached("copy grown")
         for _ in range(MAX_CATCH_UPS):
             if self._catch_up() <= FEW_CHANGES:
@@ -189,8 +189,8 @@ class _Copying:
     def _catch_up(self) -> int:
         """Bring the windows that changed up to date, each in a transaction; returns how many rows had changed."""
         changes = 0
-        for number in outlast(self._differing_now):
-            changed, window = outlast(self._catch_up_window, number)
+        for number in retry_while_away(self._differing_now):
+            changed, window = retry_while_away(self._catch_up_window, number)
             self._windows[number] = window
             changes += changed
             self._advance(0)
@@ -298,7 +298,7 @@ def _until_free(work: Callable[[], T], *, meanwhile: Callable[[], Any] = lambda:
     """Do `work`; while the user is busy, do `meanwhile` and try again. Raises TenantBusy in the end."""
     for _ in range(MAX_FLIPS - 1):
         try:
-            return outlast(work)
+            return retry_while_away(work)
         except TenantBusy:
             meanwhile()
-    return outlast(work)
+    return retry_while_away(work)

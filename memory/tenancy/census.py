@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from database.roles import census
-from keys.patience import outlast
+from keys.retry_while_away import retry_while_away
 
 TENANTS_A_PAGE = 1_000
 
@@ -34,9 +34,9 @@ def tenants_page(*, after: str = "", limit: int = TENANTS_A_PAGE, not_under: str
 
 
 def all_tenants(*, not_under: str = "") -> Iterator[TenantFacts]:
-    """Every tenant by its hash, read page by page while the work on it goes on; outlasts a database that is away."""
+    """Every tenant by its hash, read page by page while the work on it goes on; waits for a database that is away."""
     after = ""
-    while page := outlast(tenants_page, after=after, not_under=not_under):
+    while page := retry_while_away(tenants_page, after=after, not_under=not_under):
         yield from page
         after = page[-1].user_hash
 
