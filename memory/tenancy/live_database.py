@@ -4,6 +4,7 @@ System checks do not see a live database and WSGI runs none, so this is called w
 never by `migrate`, which runs before there is anything to protect.
 """
 
+import re
 from collections.abc import Iterator
 
 from django.apps import apps
@@ -13,10 +14,11 @@ from django.db.backends.utils import CursorWrapper
 
 from memory.exceptions import DatabaseMisconfigured
 from memory.tenancy.partitions import partitions
+from memory.tenancy.policies import OWN_ROWS
 from memory.tenancy.tenant_model import TenantModel
 
-# memory.tenancy.policies.OWN_ROWS as Postgres 18 writes it out.
-OWN_ROWS = "(user_hash = NULLIF(current_setting('app.user_hash'::text, true), ''::text))"
+# A string, a quoted name, a cast to text, a word, or any other character.
+TOKEN = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|::\s*text\b|\w+|[^\w\s]")
 MINIMUM_POSTGRES = 180000
 # Below 0.8.2 a parallel HNSW build may leak data of other relations (CVE-2026-3172).
 MINIMUM_PGVECTOR = (0, 8, 2)
@@ -120,19 +122,39 @@ def _partition_problems(cursor: CursorWrapper, partition: str) -> Iterator[str]:
 
 def _policy_problems(cursor: CursorWrapper, table: str) -> Iterator[str]:
     cursor.execute(
-        "SELECT polname, polpermissive, polcmd::text,"
-        " pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)"
-        " FROM pg_policy WHERE polrelid = to_regclass(%s)"
+        "SELECT polname, polcmd::text, polroles = '{0}', pg_get_expr(polqual, polrelid),"
+        " pg_get_expr(polwithcheck, polrelid) FROM pg_policy WHERE polrelid = to_regclass(%s) AND polpermissive"
         " AND (polroles = '{0}' OR current_user::regrole = ANY (polroles))",
         [table],
     )
-    permissive = [row for row in cursor.fetchall() if row[1]]
-    if not any(command == "*" and using and check for _, _, command, using, check in permissive):
+    permissive = cursor.fetchall()
+    if not any(command == "*" and using and check for _, command, _, using, check in permissive):
         yield f"{table} has no policy with USING and WITH CHECK for the application: run `manage.py migrate`."
     # Permissive policies OR together: one that asks for anything else than the user hash opens the table.
-    for name, _, _, using, check in permissive:
-        if not {using, check} <= {OWN_ROWS, None}:
+    for name, _, for_public, using, check in permissive:
+        if not all(same_expression(expression, OWN_ROWS) for expression in (using, check) if expression):
             yield f"The policy {name} on {table} does not compare with app.user_hash: DROP POLICY {name} ON {table}."
+        if for_public:
+            yield f"The policy {name} on {table} is for PUBLIC: ALTER POLICY {name} ON {table} TO memory_app."
+
+
+def same_expression(deparsed: str, expected: str) -> bool:
+    """Whether two SQL expressions differ in spelling alone: brackets, casts to text, white space, case of words.
+
+    How Postgres writes an expression out is not fixed between its versions. Strings and quoted names are compared as
+    they are. Brackets may go because these words in this order have one reading only.
+    """
+    return list(_tokens(deparsed)) == list(_tokens(expected))
+
+
+def _tokens(expression: str) -> Iterator[str]:
+    for token in TOKEN.findall(expression):
+        if token[0] == '"':
+            yield token[1:-1]
+        elif token[0] == "'":
+            yield token
+        elif token not in ("(", ")") and not token.startswith("::"):
+            yield token.lower()
 
 
 def _dimension_problems(cursor: CursorWrapper) -> Iterator[str]:
