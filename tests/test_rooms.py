@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-APPS = ("database", "keys", "rerank", "memory", "project")
+APPS = ("database", "inference", "keys", "rerank", "memory", "project")
 MAY_IMPORT = {
     "database": set(),
+    "inference": set(),
     "keys": {"database"},
-    "rerank": set(),
-    "memory": {"database", "keys", "rerank"},
-    "project": {"database", "keys", "rerank", "memory"},
+    "rerank": {"inference"},
+    "memory": {"database", "inference", "keys", "rerank"},
+    "project": {"database", "inference", "keys", "rerank", "memory"},
 }
 # The rooms of memory from the ground up: each imports those before it.
 ROOMS = (

@@ -1,12 +1,13 @@
-"""ONNX Runtime on the CPU, over the graph of `bert_graph.py`."""
+"""ONNX Runtime on the CPU, over the graph of `inference.bert_graph`."""
 
 import os
 from collections.abc import Sequence
 
 import numpy as np
 
+from inference.bert_graph import UnsupportedArchitecture, cross_encoder_graph
+from inference.session import cpu_session
 from rerank.backends import EncodedPair
-from rerank.backends.bert_graph import UnsupportedArchitecture, build_graph
 from rerank.backends.local import LocalBackend
 from rerank.backends.pairs import Limits, pad
 from rerank.outcomes import ModelUnavailable
@@ -24,19 +25,11 @@ class OnnxBackend(LocalBackend):
 
     def __init__(self, files: ModelFiles, limits: Limits, threads: int = 0) -> None:
         super().__init__(files, limits)
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or min(MOST_THREADS, len(os.sched_getaffinity(0)))
-        options.inter_op_num_threads = 1
-        # Spinning threads win a millisecond on an idle machine and lose far more beside a web server's threads.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
         try:
-            graph = build_graph(files.config, load_weights(files.directory))
+            graph = cross_encoder_graph(files.config, load_weights(files.directory))
         except (UnsupportedArchitecture, KeyError) as error:
             raise ModelUnavailable(f"{files.name} cannot be run by the onnx backend: {error}. Use torch.") from error
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session = cpu_session(graph, threads or min(MOST_THREADS, len(os.sched_getaffinity(0))))
 
     def forward(self, pairs: Sequence[EncodedPair], timeout: float) -> np.ndarray:
         ids, types, lengths = pad(pairs, self._pad_id)

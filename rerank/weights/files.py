@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from inference.weights import UnreadableWeights, read_weights
 from rerank.config import ModelChoice
 from rerank.outcomes import ModelUnavailable
 
@@ -79,17 +80,10 @@ def verify(directory: Path, choice: ModelChoice) -> ModelFiles:
 
 def load_weights(directory: Path) -> dict[str, np.ndarray]:
     """All tensors by name. Raises ModelUnavailable when the file is cut short, garbled or holds NaN or infinity."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     try:
-        weights = load_file(directory / WEIGHTS)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelUnavailable(f"{WEIGHTS} in {directory} is corrupt ({type(error).__name__}). {REMEDY}") from error
-    broken = [name for name, tensor in weights.items() if tensor.dtype.kind == "f" and not np.isfinite(tensor).all()]
-    if broken:
-        raise ModelUnavailable(f"{WEIGHTS} in {directory} holds values that are no numbers, first in {broken[0]}.")
-    return weights
+        return read_weights(directory / WEIGHTS)
+    except UnreadableWeights as error:
+        raise ModelUnavailable(f"{WEIGHTS} in {directory} {error}. {REMEDY}") from error
 
 
 def sha256_of(path: Path) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from inference.bert_graph import UnsupportedArchitecture, cross_encoder_graph
 from rerank.backends import Backend
-from rerank.backends.bert_graph import UnsupportedArchitecture, build_graph
 from rerank.backends.onnx_backend import OnnxBackend
 from rerank.backends.pairs import Limits, PairTokenizer
 from rerank.backends.remote import RemoteBackend
@@ -151,11 +151,11 @@ class TestModelFiles:
     def test_a_graph_refuses_what_it_does_not_know(self, files: ModelFiles) -> None:
         for change in ({"model_type": "xlm-roberta"}, {"hidden_act": "relu"}):
             with pytest.raises(UnsupportedArchitecture):
-                build_graph({**files.config, **change}, {})
+                cross_encoder_graph({**files.config, **change}, {})
         weights = load_weights(files.directory)
         del weights["classifier.weight"]
         with pytest.raises(KeyError, match="classifier"):
-            build_graph(files.config, weights)
+            cross_encoder_graph(files.config, weights)
 
 
 class TestRemote:

@@ -1,18 +1,20 @@
-"""A BERT sequence classifier as an ONNX graph, built straight from its safetensors weights.
+"""BERT as an ONNX graph, built straight from its safetensors weights: a cross-encoder, or an embedding model.
 
 Why not an exporter: the graph is small and known, and building it by hand needs neither torch, an exporter nor a cached
 file that may go stale. It also allows two savings no exporter makes, both exact:
 
 - ONNX Runtime's fused transformer operators (`com.microsoft`) are written down directly.
-- The score is read from the first token alone, so the last layer computes queries, projection and feed-forward for
-  that one token of each pair instead of for all of them.
+- Where only the first token is read (a score, or an embedding pooled by it), the last layer computes queries,
+  projection and feed-forward for that one token of each row instead of for all of them.
 
 Inputs:  `input_ids`, `token_type_ids` int32 (batch, tokens), right-padded; `lengths` int32 (batch,), in tokens.
-Output:  `logits` float32 (batch, 1), raw.
-Source:  Devlin et al., BERT, arXiv:1810.04805; operators: onnxruntime's ContribOperators.md.
+Output:  `logits` float32 (batch, 1), raw; or `embeddings` float32 (batch, width).
+Source:  Devlin et al., BERT, arXiv:1810.04805; operators: onnxruntime's ContribOperators.md. Mean pooling: Reimers and
+         Gurevych, Sentence-BERT, arXiv:1908.10084.
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,15 @@ GELU_OPERATORS = {"gelu": "BiasGelu", "gelu_new": "FastGelu", "gelu_pytorch_tanh
 Weights = Mapping[str, np.ndarray]
 
 
+class Pooling(StrEnum):
+    """How the vectors of a text's tokens become one."""
+
+    MEAN = "mean"
+    CLS = "cls"
+
+
 class UnsupportedArchitecture(ValueError):
-    """The model is no BERT with one label, which is all this graph knows."""
+    """The model is no BERT of the kind this graph knows."""
 
 
 def check_supported(config: Mapping[str, Any]) -> None:
@@ -39,20 +48,34 @@ def check_supported(config: Mapping[str, Any]) -> None:
         raise UnsupportedArchitecture(f"activation {config.get('hidden_act')!r}")
 
 
-def build_graph(config: Mapping[str, Any], weights: Weights) -> bytes:
-    """The serialised model for `config` (config.json) and `weights` (safetensors names to float arrays).
+def cross_encoder_graph(config: Mapping[str, Any], weights: Weights) -> bytes:
+    """The serialised classifier with one label for `config` (config.json) and `weights` (safetensors names to arrays).
 
     Raises UnsupportedArchitecture for another kind of model, KeyError naming a missing weight.
     """
-    check_supported(config)
-    return _GraphBuilder(config, weights).build().SerializeToString()
+    builder = _GraphBuilder(config, weights, prefix="bert.")
+    builder.score(builder.first_token())
+    return builder.serialised("logits", 1)
+
+
+def embedding_graph(config: Mapping[str, Any], weights: Weights, *, pooling: Pooling, normalize: bool) -> bytes:
+    """The serialised embedding model. `normalize`: scale each embedding to length 1. Raises as above."""
+    builder = _GraphBuilder(config, weights, prefix="bert." if "bert.embeddings.LayerNorm.weight" in weights else "")
+    pooled = builder.mean() if pooling is Pooling.MEAN else builder.squeezed(builder.first_token())
+    builder.finish("embeddings", pooled, normalize=normalize)
+    return builder.serialised("embeddings", int(config["hidden_size"]))
 
 
 class _GraphBuilder:
-    """Collects nodes and initializers; each method adds one part of the network and returns its output's name."""
+    """Collects nodes and initializers; each method adds one part of the network and returns its output's name.
 
-    def __init__(self, config: Mapping[str, Any], weights: Weights) -> None:
+    `prefix`: what the names of the body's weights begin with.
+    """
+
+    def __init__(self, config: Mapping[str, Any], weights: Weights, prefix: str) -> None:
+        check_supported(config)
         self.weights = weights
+        self.prefix = prefix
         self.layers = int(config["num_hidden_layers"])
         self.heads = int(config["num_attention_heads"])
         self.epsilon = float(config.get("layer_norm_eps", 1e-12))
@@ -60,30 +83,58 @@ class _GraphBuilder:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, np.ndarray] = {}
 
-    def build(self) -> onnx.ModelProto:
-        hidden = self._embeddings()
-        for layer in range(self.layers - 1):
-            hidden = self._layer(layer, hidden)
-        self._head(self._last_layer(self.layers - 1, hidden))
+    def serialised(self, output: str, width: int) -> bytes:
+        """The model so far, with one output of shape (batch, width)."""
         graph = helper.make_graph(
             self.nodes,
-            "bert_cross_encoder",
+            "bert",
             [
                 helper.make_tensor_value_info("input_ids", TensorProto.INT32, ["batch", "tokens"]),
                 helper.make_tensor_value_info("token_type_ids", TensorProto.INT32, ["batch", "tokens"]),
                 helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch"]),
             ],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 1])],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", width])],
             [numpy_helper.from_array(value, name) for name, value in self.constants.items()],
         )
         opsets = [helper.make_opsetid("", 17), helper.make_opsetid(FUSED, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+        model: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+        return model
+
+    # --- The body -----------------------------------------------------------------------------------------------------
+
+    def first_token(self) -> str:
+        """The last layer's vector of the first token: (batch, 1, width)."""
+        return self._last_layer(self.layers - 1, self._body(self.layers - 1))
+
+    def mean(self) -> str:
+        """The mean of the last layer's vectors over each row's own tokens: (batch, width)."""
+        hidden = self._body(self.layers)
+        tokens = self._add("Gather", [self._add("Shape", [hidden]), self._constant("one", np.array(1))])
+        places = self._add("Range", [self._constant("zero", np.array(0)), tokens, self._constant("one", np.array(1))])
+        lengths = self._add("Cast", ["lengths"], to=TensorProto.INT64)
+        row_lengths = self._add("Unsqueeze", [lengths, self._constant("axis.1", np.array([1]))])
+        inside = self._add("Cast", [self._add("Less", [places, row_lengths])], to=TensorProto.FLOAT)
+        # (batch, 1, tokens) times (batch, tokens, width): the sum over a row's tokens.
+        mask = self._add("Unsqueeze", [inside, self._constant("axis.1", np.array([1]))])
+        summed = self.squeezed(self._add("MatMul", [mask, hidden]))
+        return self._add("Div", [summed, self._add("Cast", [row_lengths], to=TensorProto.FLOAT)])
+
+    def squeezed(self, name: str) -> str:
+        """(batch, 1, width) → (batch, width)."""
+        return self._add("Squeeze", [name, self._constant("axis.1", np.array([1]))])
+
+    def _body(self, layers: int) -> str:
+        hidden = self._embeddings()
+        for layer in range(layers):
+            hidden = self._layer(layer, hidden)
+        return hidden
 
     def _embeddings(self) -> str:
         parts = [
-            self._weight(f"bert.embeddings.{part}_embeddings.weight") for part in ("word", "position", "token_type")
+            self._weight(f"{self.prefix}embeddings.{part}_embeddings.weight")
+            for part in ("word", "position", "token_type")
         ]
-        norm = self._norm("bert.embeddings.LayerNorm")
+        norm = self._norm(f"{self.prefix}embeddings.LayerNorm")
         return self._add(
             "EmbedLayerNormalization",
             ["input_ids", "token_type_ids", *parts, *norm],
@@ -93,7 +144,7 @@ class _GraphBuilder:
         )
 
     def _layer(self, layer: int, hidden: str) -> str:
-        prefix = f"bert.encoder.layer.{layer}"
+        prefix = f"{self.prefix}encoder.layer.{layer}"
         stacked = [self.weights[f"{prefix}.attention.self.{part}.weight"].T for part in ("query", "key", "value")]
         weight = self._constant(f"{prefix}.qkv.weight", np.concatenate(stacked, axis=1))
         attended = self._add(
@@ -106,7 +157,7 @@ class _GraphBuilder:
 
     def _last_layer(self, layer: int, hidden: str) -> str:
         """The last layer for the first token alone: (batch, tokens, width) → (batch, 1, width)."""
-        prefix = f"bert.encoder.layer.{layer}"
+        prefix = f"{self.prefix}encoder.layer.{layer}"
         first = self._add("Slice", [hidden, *(self._constant(f"slice.{k}", np.array([v])) for k, v in _FIRST_TOKEN)])
         sources = {"query": first, "key": hidden, "value": hidden}
         projected = [self._matmul(f"{prefix}.attention.self.{part}", source) for part, source in sources.items()]
@@ -125,10 +176,21 @@ class _GraphBuilder:
         inner = self._add(self.gelu, [inner, self._weight(f"{prefix}.intermediate.dense.bias")], domain=FUSED)
         return self._add_and_norm(f"{prefix}.output", self._matmul(f"{prefix}.output.dense", inner), hidden)
 
-    def _head(self, hidden: str) -> None:
-        first = self._add("Squeeze", [hidden, self._constant("axis.1", np.array([1]))])
-        pooled = self._add("Tanh", [self._linear("bert.pooler.dense", first)])
+    # --- The ends -----------------------------------------------------------------------------------------------------
+
+    def score(self, first_token: str) -> None:
+        """Pooler and classifier: (batch, 1, width) → `logits` (batch, 1)."""
+        pooled = self._add("Tanh", [self._linear(f"{self.prefix}pooler.dense", self.squeezed(first_token))])
         self._linear("classifier", pooled, output="logits")
+
+    def finish(self, output: str, pooled: str, *, normalize: bool) -> None:
+        """(batch, width) → `output`, of length 1 with `normalize`."""
+        if normalize:
+            self._add("LpNormalization", [pooled], output=output, axis=-1, p=2)
+        else:
+            self._add("Identity", [pooled], output=output)
+
+    # --- Parts --------------------------------------------------------------------------------------------------------
 
     def _add_and_norm(self, prefix: str, inner: str, residual: str) -> str:
         inputs = [inner, residual, *self._norm(f"{prefix}.LayerNorm"), self._weight(f"{prefix}.dense.bias")]
