@@ -39,6 +39,10 @@ class SecondTenant(SealedMemoryError):
     """A second tenant on one connection: leave the first `tenant_transaction()` before entering another."""
 
 
+class DoorOutOfOrder(SealedMemoryError):
+    """Doors of one connection are left innermost first, and entered by nobody but the task or thread inside them."""
+
+
 class NotSealed(SealedMemoryError, TypeError):
     """A sealed column was given something that is not sealed."""
 

@@ -12,13 +12,14 @@ pool nor PgBouncer in transaction mode can carry it to somebody else.
 
 The Django door is synchronous on purpose: asynchronous code passes whole units of work through `sync_to_async`, so
 two tasks can never interleave inside one connection's transaction.
+
+Doors of one user nest. One that is left before those inside it closes its connection, so that nothing is read or
+committed there any more, and it and those inside it raise DoorOutOfOrder.
 """
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from contextvars import ContextVar
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
@@ -26,32 +27,31 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.pq import TransactionStatus
 
 from keys.keyring import get_keyring
-from memory.exceptions import OutsideTenantTransaction, SecondTenant, TenantNotBound
-from memory.security import UserHash, user_hashes, validate_user_id
-from memory.tenancy.current_hash import Resolution, hold_user, resolution, set_local
+from memory.exceptions import DoorOutOfOrder, SecondTenant
+from memory.security import UserHash, hmac_user, user_hashes
+from memory.tenancy.current_hash import RESET, Resolution, all_hashes, resolution, set_local
+from memory.tenancy.open_doors import (
+    Door,
+    Level,
+    bind_tenant,
+    current_user_id,
+    door_level,
+    open_door,
+    open_user_hash,
+)
 
-_bound_user: ContextVar[str | None] = ContextVar("bound_user", default=None)
-_open_doors: WeakKeyDictionary[BaseDatabaseWrapper, UserHash] = WeakKeyDictionary()
-_async_contexts: WeakKeyDictionary[psycopg.AsyncConnection[Any], UserHash] = WeakKeyDictionary()
-
-
-@contextmanager
-def bind_tenant(user_id: str) -> Iterator[None]:
-    """Name the user whose memory the code inside works on. Raises InvalidUserId."""
-    validate_user_id(user_id)
-    token = _bound_user.set(user_id)
-    try:
-        yield
-    finally:
-        _bound_user.reset(token)
-
-
-def current_user_id() -> str:
-    """The bound user. Raises TenantNotBound when there is none."""
-    user_id = _bound_user.get()
-    if user_id is None:
-        raise TenantNotBound(TenantNotBound.__doc__)
-    return user_id
+__all__ = [
+    "UserHashes",
+    "across_user_hashes",
+    "bind_tenant",
+    "current_user_id",
+    "hmac_user",
+    "open_user_hash",
+    "outlives_the_door",
+    "set_rls_context",
+    "tenant_transaction",
+    "tenant_transaction_by_hash",
+]
 
 
 @contextmanager
@@ -66,38 +66,41 @@ def tenant_transaction(
     hash stays the user's until the transaction ends; `alone` waits until no other door of the user is open, which is
     for whoever takes the user's `tenants` row away. `pipelined`: statements travel together with the one that names the
     user, and only a fetch and the end wait for the server, where an error shows at the latest; not while several HMAC
-    keys are accepted. Raises TenantNotBound, InvalidUserId, or SecondTenant when another user's door is open.
+    keys are accepted. Raises TenantNotBound, InvalidUserId, SecondTenant when another user's door is open, or
+    DoorOutOfOrder.
     """
     candidates = user_hashes(current_user_id() if user_id is None else user_id)
-    with _door(candidates, using=using, alone=alone, pipelined=pipelined) as user_hash:
-        yield user_hash
+    with _door(connections[using], candidates, alone=alone, pipelined=pipelined) as door:
+        yield door.user_hash
 
 
 @contextmanager
 def tenant_transaction_by_hash(user_hash: str, *, using: str = DEFAULT_DB_ALIAS) -> Iterator[UserHash]:
     """The same door for an operator's maintenance, which knows tenants by the hashes of the census and no user ids.
 
-    Raises ValueError unless `user_hash` is 64 lower-case hex, SecondTenant as `tenant_transaction` does.
+    Raises ValueError unless `user_hash` is 64 lower-case hex, SecondTenant and DoorOutOfOrder as `tenant_transaction`.
     """
     known = user_hash if isinstance(user_hash, UserHash) else UserHash(user_hash, hmac_key_id="")
-    with _door((known,), using=using) as entered:
-        if not entered.hmac_key_id:
-            entered.hmac_key_id = _hmac_key_id(connections[using], entered)
-        yield entered
+    with _door(connections[using], (known,)) as door:
+        if not door.user_hash.hmac_key_id:
+            door.user_hash.hmac_key_id = _hmac_key_id(connections[using], door.user_hash)
+        yield door.user_hash
 
 
 class UserHashes:
-    """An open transaction that can go from one of a user's hashes to another; it starts in the current key's."""
+    """An open door that can go from one of a user's hashes to another; it starts in the current key's."""
 
-    def __init__(self, connection: BaseDatabaseWrapper, hashes: Sequence[UserHash]) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper, hashes: Sequence[UserHash], door: Door) -> None:
         self.hashes = tuple(hashes)
         self._connection = connection
+        self._door = door
 
     def enter(self, user_hash: UserHash) -> UserHash:
         """From here on the rows under this hash exist and no others. Raises SecondTenant for another user's hash."""
-        _require_same_user(user_hash, self.hashes)
-        _set_local(self._connection, user_hash)
-        _open_doors[self._connection] = user_hash
+        if user_hash not in self.hashes:
+            raise SecondTenant(SecondTenant.__doc__)
+        _execute(self._connection, set_local(user_hash))
+        self._door.user_hash = user_hash
         return user_hash
 
 
@@ -112,49 +115,51 @@ def across_user_hashes(
     OperationalError. Not inside another door. Raises InvalidUserId, SecondTenant.
     """
     connection = connections[using]
-    if connection in _open_doors:
+    if open_door(connection):
         raise SecondTenant(SecondTenant.__doc__)
-    user = UserHashes(connection, user_hashes(user_id))
-    joined = _in_transaction(connection)
-    with transaction.atomic(using=using):
-        if lock_timeout_ms:
-            _found(connection, f"SET LOCAL lock_timeout = {int(lock_timeout_ms)}")
-        if len(user.hashes) > 1:
-            _found(connection, hold_user(user.hashes, alone=alone))
-        try:
-            user.enter(user.hashes[0])
-            yield user
-            if joined:
-                _set_local(connection, "")
-        finally:
-            _open_doors.pop(connection, None)
+    hashes = user_hashes(user_id)
+    with _door(connection, hashes, steps=all_hashes(hashes, alone=alone, lock_timeout_ms=lock_timeout_ms)) as door:
+        yield UserHashes(connection, hashes, door)
 
 
 @contextmanager
 def _door(
-    candidates: Sequence[UserHash], *, using: str, alone: bool = False, pipelined: bool = False
-) -> Iterator[UserHash]:
-    connection = connections[using]
-    open_hash = _open_doors.get(connection)
-    if open_hash is not None:
-        _require_same_user(open_hash, candidates)
-        with transaction.atomic(using=using):
-            if alone and len(candidates) > 1:
-                _found(connection, hold_user(candidates, alone=True))
-            yield open_hash
-        return
-    joined = _in_transaction(connection)
+    connection: BaseDatabaseWrapper,
+    candidates: Sequence[UserHash],
+    *,
+    steps: Resolution | None = None,
+    alone: bool = False,
+    pipelined: bool = False,
+) -> Iterator[Door]:
+    """Every door of Django's. `steps`: how its user hash is found and named, where that is not the usual way."""
+    joined = connection.in_atomic_block or not connection.get_autocommit()
     # Which of several hashes is the user's has to be known before anything else is sent.
-    pipelined = pipelined and len(candidates) == 1
-    with transaction.atomic(using=using), _pipeline(connection) if pipelined else nullcontext():
-        user_hash = _enter(connection, candidates, alone=alone)
-        _open_doors[connection] = user_hash
+    pipelined = pipelined and len(candidates) == 1 and open_door(connection) is None
+    block = transaction.atomic(using=connection.alias)
+    with door_level(connection, candidates) as level, block, _pipeline(connection) if pipelined else nullcontext():
+        steps = steps or resolution(candidates, alone=alone, inside=_inside(level))
+        level.door.user_hash = _resolve(connection, steps)
         try:
-            yield user_hash
-            if joined:
-                _set_local(connection, "")
+            yield level.door
         finally:
-            _open_doors.pop(connection, None)
+            _require_innermost(connection, level, block)
+        if joined and level.outermost:
+            _execute(connection, RESET)
+
+
+def _require_innermost(connection: BaseDatabaseWrapper, level: Level, block: Any) -> None:
+    try:
+        level.require_innermost(blocks_agree=connection.atomic_blocks[-1] is block)
+    except DoorOutOfOrder:
+        # The raw connection first: closing Django's hands it to the pool, still in the hands of those inside the door.
+        if connection.connection is not None:
+            connection.connection.close()
+        connection.close()
+        raise
+
+
+def _inside(level: Level) -> UserHash | None:
+    return None if level.outermost else level.door.user_hash
 
 
 @contextmanager
@@ -163,29 +168,10 @@ def _pipeline(connection: BaseDatabaseWrapper) -> Iterator[None]:
         yield
 
 
-def _enter(connection: BaseDatabaseWrapper, candidates: Sequence[UserHash], *, alone: bool) -> UserHash:
-    if len(candidates) > 1:
-        return _resolve(connection, resolution(candidates, alone=alone))
-    _set_local(connection, candidates[0])
-    return candidates[0]
-
-
 def outlives_the_door(using: str = DEFAULT_DB_ALIAS) -> bool:
     """Whether the transaction goes on behind the innermost open door, because the caller had begun it."""
     connection = connections[using]
     return len(connection.atomic_blocks) > 1 or not connection.commit_on_exit
-
-
-def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
-    return connection.in_atomic_block or not connection.get_autocommit()
-
-
-def open_user_hash(using: str = DEFAULT_DB_ALIAS) -> UserHash:
-    """The user hash of the open door. Raises OutsideTenantTransaction when there is none."""
-    user_hash = _open_doors.get(connections[using])
-    if user_hash is None:
-        raise OutsideTenantTransaction(OutsideTenantTransaction.__doc__)
-    return user_hash
 
 
 @asynccontextmanager
@@ -194,57 +180,72 @@ async def set_rls_context(conn: psycopg.AsyncConnection[Any], user_id: str) -> A
 
     Joins a transaction that is already open (as a savepoint, with the setting taken back at its end). Which hash the
     user has is found out as in `tenant_transaction`; a connection in pipeline mode does so with a single HMAC key only.
-    Raises InvalidUserId, or SecondTenant when the connection is inside another user's context.
+    Raises InvalidUserId, SecondTenant when the connection is inside another user's context, or DoorOutOfOrder when it
+    is inside this user's in another task.
     """
     candidates = user_hashes(user_id)
-    open_hash = _async_contexts.get(conn)
-    if open_hash is not None:
-        _require_same_user(open_hash, candidates)
-        async with conn.transaction():
-            yield open_hash
-        return
     joined = conn.info.transaction_status != TransactionStatus.IDLE
-    # Before the first wait (the BEGIN is one), so that another task sharing the connection is told apart at once.
-    _async_contexts[conn] = candidates[0]
+    with door_level(conn, candidates) as level:
+        async with _transaction(conn):
+            level.door.user_hash = await _resolve_async(conn, resolution(candidates, inside=_inside(level)))
+            try:
+                yield level.door.user_hash
+            finally:
+                await _require_innermost_async(conn, level)
+            if joined and level.outermost:
+                await conn.execute(RESET.encode("ascii"))
+
+
+async def _require_innermost_async(conn: psycopg.AsyncConnection[Any], level: Level) -> None:
+    try:
+        level.require_innermost()
+    except DoorOutOfOrder:
+        await conn.close()
+        raise
+
+
+@asynccontextmanager
+async def _transaction(conn: psycopg.AsyncConnection[Any]) -> AsyncIterator[None]:
+    """psycopg's transaction block; a connection that cannot be brought out of it in order is closed."""
+    raised: BaseException | None = None
+    entered = False
     try:
         async with conn.transaction():
-            user_hash = await _resolve_async(conn, resolution(candidates))
-            _async_contexts[conn] = user_hash
-            yield user_hash
-            if joined:
-                await conn.execute(set_local("").encode("ascii"))
-    finally:
-        _async_contexts.pop(conn, None)
-
-
-def _require_same_user(open_hash: UserHash, candidates: Sequence[UserHash]) -> None:
-    if open_hash not in candidates:
-        raise SecondTenant(SecondTenant.__doc__)
+            entered = True
+            try:
+                yield
+            except BaseException as error:
+                raised = error
+                raise
+    except BaseException as error:
+        if entered and error is not raised:
+            await conn.close()
+        raise
 
 
 def _resolve(connection: BaseDatabaseWrapper, steps: Resolution) -> UserHash:
-    statement = next(steps)
-    while True:
-        try:
-            statement = steps.send(_found(connection, statement))
-        except StopIteration as end:
-            return end.value
+    found = None
+    try:
+        while True:
+            found = _execute(connection, steps.send(found))
+    except StopIteration as end:
+        return end.value
 
 
 async def _resolve_async(conn: psycopg.AsyncConnection[Any], steps: Resolution) -> UserHash:
-    statement = next(steps)
-    while True:
-        cursor = await conn.execute(statement.encode("ascii"))
-        while cursor.nextset():
-            pass
-        found = cursor.description is not None and await cursor.fetchone() is not None
-        try:
-            statement = steps.send(found)
-        except StopIteration as end:
-            return end.value
+    found = None
+    try:
+        while True:
+            cursor = await conn.execute(steps.send(found).encode("ascii"))
+            while cursor.nextset():
+                pass
+            found = cursor.description is not None and await cursor.fetchone() is not None
+    except StopIteration as end:
+        return end.value
 
 
-def _found(connection: BaseDatabaseWrapper, statement: str) -> bool:
+def _execute(connection: BaseDatabaseWrapper, statement: str) -> bool:
+    """Run SQL of one or several statements; returns whether the last one gave a row."""
     with connection.cursor() as cursor:
         cursor.execute(statement)
         while cursor.nextset():
@@ -261,8 +262,3 @@ def _hmac_key_id(connection: BaseDatabaseWrapper, user_hash: UserHash) -> str:
         cursor.execute("SELECT hmac_key_id FROM tenants WHERE user_hash = %s", [user_hash])
         row = cursor.fetchone()
     return str(row[0]) if row else ""
-
-
-def _set_local(connection: BaseDatabaseWrapper, user_hash: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(set_local(user_hash))

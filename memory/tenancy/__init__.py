@@ -1,6 +1,7 @@
 """Whose rows a transaction sees, and what guards them in the database.
 
     current_hash       which hash a user's rows carry now, while several HMAC keys are accepted
+    open_doors         which door is open on which connection, and which user is bound
     managers           querysets that exist inside a tenant's transaction only
     tenant_row         the row that every writer of a tenant locks first
     tenant_model       base of every model whose rows belong to one user
@@ -12,6 +13,5 @@
     live_database      refuses to serve from a database that does not protect tenants
     admin_page         the operators' list of tenants
 
-`memory.rls` is the room's front door and stands at the root, where the specification has it. Imports `sealing` and
-`database`; no other room.
+`memory.rls`, which opens the doors, stands above this room. Imports `sealing` and `database`; no other room.
 """

@@ -12,7 +12,8 @@ transaction (so they work behind a transaction pooler), make the answer hold for
 Each is taken for every candidate hash, so that processes agree however their keys are ordered. With a single HMAC key
 there is nothing to find out, and nothing but the `SET LOCAL` is sent.
 
-Nothing here talks to a database: `resolution` yields statements and is sent whether the last one returned a row.
+Nothing here talks to a database: a `Resolution` yields statements, is sent whether each returned a row, and returns the
+user hash that the transaction names from then on.
 """
 
 import re
@@ -21,18 +22,25 @@ from collections.abc import Generator, Iterable, Sequence
 from memory.security import UserHash
 
 SETTING = "app.user_hash"
+# Names nobody: an empty setting matches no row.
+RESET = f"SET LOCAL {SETTING} = ''"
 _USER_HASH = re.compile(r"[0-9a-f]{64}")
 
-Resolution = Generator[str, bool, UserHash]
+Resolution = Generator[str, bool | None, UserHash]
 
 
-def resolution(candidates: Sequence[UserHash], *, alone: bool = False) -> Resolution:
-    """Enter the context of the hash a user is known under: yields SQL, is sent "it returned a row", returns the hash.
+def resolution(candidates: Sequence[UserHash], *, alone: bool = False, inside: UserHash | None = None) -> Resolution:
+    """Find and name the hash a user is known under.
 
     `candidates`: the user's hashes, the current key's first; it is the answer when the user is known under none.
-    `alone`: no other door of this user is open until the transaction ends. Needs READ COMMITTED, Django's default.
+    `alone`: no other door of this user is open until the transaction ends. `inside`: the hash that the transaction
+    names already. Needs READ COMMITTED, Django's default.
     """
     current = candidates[0]
+    if inside is not None:
+        if alone and len(candidates) > 1:
+            yield hold_user(candidates, alone=True)
+        return inside
     if len(candidates) == 1:
         yield set_local(current)
         return current
@@ -45,6 +53,16 @@ def resolution(candidates: Sequence[UserHash], *, alone: bool = False) -> Resolu
     return known
 
 
+def all_hashes(candidates: Sequence[UserHash], *, alone: bool, lock_timeout_ms: int) -> Resolution:
+    """Name the current key's hash of a user whose every hash will be visited, and hold the user's lock meanwhile."""
+    if lock_timeout_ms:
+        yield f"SET LOCAL lock_timeout = {int(lock_timeout_ms)}"
+    if len(candidates) > 1:
+        yield hold_user(candidates, alone=alone)
+    yield set_local(candidates[0])
+    return candidates[0]
+
+
 def hold_user(candidates: Iterable[str], *, alone: bool) -> str:
     """SQL that waits for the user's lock and holds it until the transaction ends."""
     function = "pg_advisory_xact_lock" if alone else "pg_advisory_xact_lock_shared"
@@ -52,16 +70,16 @@ def hold_user(candidates: Iterable[str], *, alone: bool) -> str:
 
 
 def set_local(user_hash: str) -> str:
-    """SQL that names the user to row-level security, or nobody when the hash is empty.
+    """SQL that names the user to row-level security.
 
-    SET takes no parameters, so the value is checked here; nothing but 64 hex (or the empty reset) gets through.
+    SET takes no parameters, so the value is checked here; nothing but 64 hex gets through, or it is a ValueError.
     """
-    if user_hash and not _USER_HASH.fullmatch(user_hash):
+    if not _USER_HASH.fullmatch(user_hash):
         raise ValueError("A user hash is 64 lower-case hex characters.")
     return f"SET LOCAL {SETTING} = '{user_hash}'"
 
 
-def _known(candidates: Sequence[UserHash], lock: str) -> Generator[str, bool, UserHash | None]:
+def _known(candidates: Sequence[UserHash], lock: str) -> Generator[str, bool | None, UserHash | None]:
     first = f"{lock}; "
     for candidate in candidates:
         # One round trip. Each statement of it has its own snapshot, so the look comes after the lock.

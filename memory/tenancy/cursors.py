@@ -17,7 +17,7 @@ from pgvector.psycopg.vector import VectorBinaryDumper, register_vector_info
 from psycopg.abc import Buffer
 from psycopg.types import TypeInfo
 
-from memory.rls import open_user_hash
+from memory.tenancy.open_doors import open_user_hash
 
 Parameters = Mapping[str, Any] | Sequence[Any]
 Send = Callable[[str, Parameters], psycopg.Cursor[Any]]

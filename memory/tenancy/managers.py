@@ -4,7 +4,7 @@ from typing import Any, NoReturn, TypeVar
 
 from django.db import models
 
-from memory.rls import open_user_hash
+from memory.tenancy.open_doors import open_user_hash
 
 M = TypeVar("M", bound=models.Model)
 

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 from django.db import models
 
 from memory.exceptions import SecondTenant
-from memory.rls import open_user_hash
 from memory.sealing.fields import sealed_fields
 from memory.tenancy.managers import TenantManager
+from memory.tenancy.open_doors import open_user_hash
 
 
 class TenantModel(models.Model):

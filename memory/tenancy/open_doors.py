@@ -1,0 +1,108 @@
+"""Which door is open on which connection, and which user is bound.
+
+A door is a transaction that names one user to row-level security; `memory.rls` opens it. A door that is entered again
+has another level, as a transaction has savepoints. Levels are left innermost first, and a task or thread that is
+outside the innermost level enters none: otherwise one of them could end the transaction, or hand it to another user,
+under the other's feet.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import psycopg
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from memory.exceptions import DoorOutOfOrder, OutsideTenantTransaction, SecondTenant, TenantNotBound
+from memory.security import UserHash, validate_user_id
+
+Connection = BaseDatabaseWrapper | psycopg.AsyncConnection[Any]
+
+
+class Door:
+    """The open door of one connection: the user hash it names, and its levels, innermost last."""
+
+    def __init__(self, user_hash: UserHash) -> None:
+        self.user_hash = user_hash
+        self.levels: list[Level] = []
+        self.broken = False
+
+
+class Level:
+    """One entry into a door."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self.outermost = not door.levels
+
+    def require_innermost(self, *, blocks_agree: bool = True) -> None:
+        """Raises DoorOutOfOrder, for this and every other level, unless this level is the one to be left."""
+        self.door.broken |= self.door.levels[-1] is not self or not blocks_agree
+        if self.door.broken:
+            raise DoorOutOfOrder(DoorOutOfOrder.__doc__)
+
+
+_bound_user: ContextVar[str | None] = ContextVar("bound_user", default=None)
+_doors: WeakKeyDictionary[Connection, Door] = WeakKeyDictionary()
+# What this task or thread is inside of, on whatever connection; a task inherits it from the one that started it.
+_inside: ContextVar[tuple[Level, ...]] = ContextVar("inside", default=())
+
+
+@contextmanager
+def bind_tenant(user_id: str) -> Iterator[None]:
+    """Name the user whose memory the code inside works on. Raises InvalidUserId."""
+    validate_user_id(user_id)
+    token = _bound_user.set(user_id)
+    try:
+        yield
+    finally:
+        _bound_user.reset(token)
+
+
+def current_user_id() -> str:
+    """The bound user. Raises TenantNotBound when there is none."""
+    user_id = _bound_user.get()
+    if user_id is None:
+        raise TenantNotBound(TenantNotBound.__doc__)
+    return user_id
+
+
+def open_door(connection: Connection) -> Door | None:
+    """The open door of a connection."""
+    return _doors.get(connection)
+
+
+def open_user_hash(using: str = DEFAULT_DB_ALIAS) -> UserHash:
+    """The user hash of the open door. Raises OutsideTenantTransaction when there is none."""
+    door = _doors.get(connections[using])
+    if door is None:
+        raise OutsideTenantTransaction(OutsideTenantTransaction.__doc__)
+    return door.user_hash
+
+
+@contextmanager
+def door_level(connection: Connection, candidates: Sequence[UserHash]) -> Iterator[Level]:
+    """Note that the door of a connection is entered, from before its first statement until after its last.
+
+    `candidates`: the hashes of the user who enters. Raises SecondTenant when another user's door is open, and
+    DoorOutOfOrder when this user's is and another task or thread stands in it.
+    """
+    door = _doors.get(connection) or Door(candidates[0])
+    if door.user_hash not in candidates:
+        raise SecondTenant(SecondTenant.__doc__)
+    if door.broken or (door.levels and door.levels[-1] not in _inside.get()):
+        raise DoorOutOfOrder(DoorOutOfOrder.__doc__)
+    level = Level(door)
+    door.levels.append(level)
+    _doors[connection] = door
+    _inside.set((*_inside.get(), level))
+    try:
+        yield level
+    finally:
+        door.levels.remove(level)
+        _inside.set(tuple(other for other in _inside.get() if other is not level))
+        if not door.levels:
+            _doors.pop(connection, None)
