@@ -37,6 +37,7 @@ from memory.rotation.tenant_copy import RowsUnreadable, insert, rebuild
 from memory.security import UserHash
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
+from memory.tenancy.tenant_row import TenantRow
 
 T = TypeVar("T")
 
@@ -125,8 +126,9 @@ def _clear_batch(user_hash: UserHash, low: UUID, batch: int) -> UUID | None:
 
 
 def _move_at_once(move: Move) -> int:
-    with _door(move, alone=True) as (user, cursor):
+    with _flip_door(move) as (user, cursor, tenant):
         stored = read(cursor, READ_ALL, user_hash=move.old)
+        steps.reached("small tenant's rows read")
         rebuilt = rebuild(stored, move.old, move.new)
         cursor.execute(tenant_copy.DELETE_BEHIND, {"user_hash": move.old, "low": FIRST})
         steps.reached("small tenant's old rows deleted")
@@ -135,7 +137,7 @@ def _move_at_once(move: Move) -> int:
         cursor.execute(tenant_copy.DELETE_BEHIND, {"user_hash": move.new, "low": FIRST})
         insert(cursor, move.new, rebuilt)
         steps.reached("small tenant's new rows inserted")
-        _flip(cursor, user, move, len(stored))
+        _flip(cursor, user, move, tenant, len(stored))
     return len(stored)
 
 
@@ -207,7 +209,7 @@ class _Copying:
 
     def _flip_over(self) -> None:
         move = self._move
-        with _door(move, alone=True) as (user, cursor):
+        with _flip_door(move) as (user, cursor, tenant):
             for number in self._differing(cursor):
                 self._bring_up(cursor, user, number)
             user.enter(move.old)
@@ -216,7 +218,7 @@ class _Copying:
             if _count(cursor, move.new) != before:
                 raise RuntimeError("The copy of a tenant has not as many rows as the tenant; nothing was changed.")
             steps.reached("last changes copied")
-            _flip(cursor, user, move, before)
+            _flip(cursor, user, move, tenant, before)
 
     def _differing(self, cursor: psycopg.Cursor[Any]) -> list[int]:
         """The windows whose rows are not those that were copied. Inside the old hash's door."""
@@ -261,6 +263,20 @@ def _door(move: Move, *, alone: bool = False) -> Iterator[tuple[UserHashes, psyc
         raise
 
 
+@contextmanager
+def _flip_door(move: Move) -> Iterator[tuple[UserHashes, psycopg.Cursor[Any], TenantRow]]:
+    """The door of the transaction that flips: no other door of the user is open, and the tenant's row is locked.
+
+    It is locked before any other row is read. A reindex holds no door of the user's, only that lock: so what is read
+    here is what the recorded index settings speak of, and both stay so until the flip has been committed.
+    """
+    with _door(move, alone=True) as (user, cursor):
+        tenant = tenant_row.lock(cursor, move.old)
+        if tenant is None:
+            raise _TenantGone
+        yield user, cursor, tenant
+
+
 def _refuse_known_twice(cursor: psycopg.Cursor[Any], user: UserHashes, move: Move) -> None:
     user.enter(move.new)
     cursor.execute(SEE_TENANT, [move.new])
@@ -273,12 +289,9 @@ def _refuse_known_twice(cursor: psycopg.Cursor[Any], user: UserHashes, move: Mov
         raise TenantKnownTwice(TenantKnownTwice.__doc__)
 
 
-def _flip(cursor: psycopg.Cursor[Any], user: UserHashes, move: Move, chunk_count: int) -> None:
+def _flip(cursor: psycopg.Cursor[Any], user: UserHashes, move: Move, tenant: TenantRow, chunk_count: int) -> None:
     """Give the tenant its new hash: what doors that open from now on will find."""
     user.enter(move.old)
-    tenant = tenant_row.lock(cursor, move.old)
-    if tenant is None:
-        raise _TenantGone
     cursor.execute(DELETE_TENANT, [move.old])
     user.enter(move.new)
     # The rows were made anew as configured, but for the embeddings, which are still their model's.

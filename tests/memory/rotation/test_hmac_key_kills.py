@@ -31,6 +31,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 KILLED = 9
 STEPS = {
     "run taken up", "user ids checked",
+    "small tenant's rows read",
     "small tenant's old rows deleted", "small tenant's new rows inserted", "tenant row moved", "small tenant moved",
     "half copy cleared", "window copied", "window caught up", "caught up", "last changes copied",
     "large tenant flipped", "orphans cleared", "tenant moved", "leftovers cleared", "tenant verified", "verified",
