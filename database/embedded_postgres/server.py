@@ -94,10 +94,21 @@ def _start(layout: Layout, *, throwaway: bool) -> None:
     if not layout.cluster.exists():
         with _notice(f"Creating the embedded Postgres in {layout.data_dir}"):
             bootstrap.create(layout, programs, account, throwaway=throwaway)
+    _refuse_another_major(layout.pgdata)
     _make_socket_dir(layout.socket_dir, account)
     configuration.write(layout, layout.pgdata, account)
     with _notice("Starting the embedded Postgres"):
         _launch(layout, programs, account)
+
+
+def _refuse_another_major(pgdata: Path) -> None:
+    """A cluster is read by the major version that made it, and by no other."""
+    made_by = (pgdata / "PG_VERSION").read_text().strip()
+    if made_by != binaries.MAJOR:
+        raise EmbeddedPostgresError(
+            f"{pgdata} was made by Postgres {made_by}; the installed programs are Postgres {binaries.MAJOR} and cannot "
+            "read it. Nothing was changed. docs/howto/upgrade.md says how to bring the data over."
+        )
 
 
 def _launch(layout: Layout, programs: Path, account: Account) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+from django.core.management import call_command
+from pytest_django import Settings
 
 from database import embedded_postgres
 from database.embedded_postgres import Layout, account, binaries, bootstrap, server
@@ -214,6 +216,22 @@ def test_a_failed_setup_says_what_postgres_said(
     assert not list(folder.glob("postgres*new*"))
 
 
+@pytest.mark.parametrize("major", ["17", "19"])
+def test_a_cluster_of_another_major_version_is_refused_and_left_alone(folder: Path, major: str) -> None:
+    embedded_postgres.stop(folder)
+    cluster = folder / "postgres"
+    before = {path.name: path.stat().st_mtime_ns for path in cluster.iterdir() if path.name != "PG_VERSION"}
+    (cluster / "PG_VERSION").write_text(f"{major}\n")
+    try:
+        with pytest.raises(embedded_postgres.EmbeddedPostgresError, match=f"Postgres {major};.*howto/upgrade.md"):
+            embedded_postgres.ensure_running(folder)
+        after = {path.name: path.stat().st_mtime_ns for path in cluster.iterdir() if path.name != "PG_VERSION"}
+        assert after == before
+    finally:
+        (cluster / "PG_VERSION").write_text("18\n")
+    embedded_postgres.ensure_running(folder)
+
+
 def test_without_the_wheel_the_error_says_what_to_do(
     make_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,3 +385,12 @@ def test_only_the_owner_creates(folder: Path, role: str) -> None:
     for sql in ("CREATE TABLE mine (id int)", "CREATE TEMP TABLE mine (id int)", "CREATE SCHEMA mine"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             query(folder, sql, role=role)
+
+
+def test_the_command_prints_the_url_of_a_role(
+    folder: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.DATABASE_EMBEDDED, settings.EMBEDDED_POSTGRES_DIR = True, str(folder)
+    call_command("embedded_postgres", "url", role="backup")
+    with psycopg.connect(capsys.readouterr().out.strip()) as connection:
+        assert connection.execute("SELECT current_user").fetchone() == ("memory_backup",)

@@ -2,7 +2,9 @@
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
 from django.db import connections
+from pytest_django import Settings
 
 from database.roles import as_owner
 
@@ -34,3 +36,11 @@ def test_rows_of_a_transactional_test_are_flushed(round: int) -> None:
     assert not User.objects.exists()
     User.objects.create_user("somebody")
     assert User.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("command", ["migrate", "flush", "createcachetable"])
+def test_a_command_of_the_owner_without_its_url_says_so_in_one_line(settings: Settings, command: str) -> None:
+    settings.DATABASE_ROLES = {"app": settings.DATABASE_ROLES["app"]}
+    with pytest.raises(CommandError, match="set DATABASE_OWNER_URL"):
+        call_command(command)

@@ -4,10 +4,10 @@ from typing import Any
 
 from django.core.management.commands import createcachetable
 
-from database.roles import as_owner
+from project.management.owner import command_as_owner
 
 
 class Command(createcachetable.Command):
     def handle(self, *tablenames: Any, **options: Any) -> None:
-        with as_owner(options["database"]):
+        with command_as_owner(options["database"]):
             super().handle(*tablenames, **options)

@@ -5,8 +5,8 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.core.management.commands import migrate
 
-from database.roles import as_owner
 from memory.tenancy.partitions import NotPartitionable, partition
+from project.management.owner import command_as_owner
 
 
 class Command(migrate.Command):
@@ -21,7 +21,7 @@ class Command(migrate.Command):
 
     def handle(self, *args: Any, **options: Any) -> None:
         count = options.pop("partitions", None)
-        with as_owner(options["database"]) as owner:
+        with command_as_owner(options["database"]) as owner:
             super().handle(*args, **options)
             if count is not None:
                 try:
