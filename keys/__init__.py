@@ -1,9 +1,12 @@
 """Keys: which one seals, which also open, and the engine that runs a rotation.
 
-    keyring, generation, checks     the keys of this process, from the environment; new ones; what is wrong with them
+    keyring, held_keys              the keys of this process, from the environment; by purpose
+    generation, checks              new keys; what is wrong with those there are
     nonces                          how often a key may still seal
     heartbeat, live_keys, process   which keys every serving process holds
-    rotation, runs, leases, steps   a rotation: its passes, its record, one at a time, named steps
+    rotation, movers                the engine of a rotation; what it asks of the rows, which it does not know
+    runs, leases, pace, steps       the record of a rotation, one at a time, how fast, named steps
+    retry_while_away                repeats work while the database is away
     status, admin, models           what is known about keys, for an operator; never key material
 
 A leaf: knows no table of memory's. The application registers how its rows are rotated.

@@ -89,18 +89,14 @@ def live_processes() -> QuerySet[ProcessHeartbeat]:
     return ProcessHeartbeat.objects.filter(seen_at__gte=Now() - FORGOTTEN_AFTER)
 
 
-def lacking(*, encryption: Sequence[str] = (), hmac: Sequence[str] = ()) -> list[ProcessHeartbeat]:
+def lacking(purpose: Purpose, key_ids: Sequence[str]) -> list[ProcessHeartbeat]:
     """Live processes that do not hold every one of these key ids."""
-    return [
-        process
-        for process in live_processes()
-        if not set(encryption) <= set(process.encryption_key_ids) or not set(hmac) <= set(process.hmac_key_ids)
-    ]
+    return [process for process in live_processes() if not set(key_ids) <= set(process.holds(purpose))]
 
 
-def sealing_otherwise(key_id: str) -> list[ProcessHeartbeat]:
-    """Live processes that seal under another key: they keep writing rows that a rotation to `key_id` must visit."""
-    return [process for process in live_processes() if process.sealing_key_id != key_id]
+def with_another_current_key(purpose: Purpose, key_id: str) -> list[ProcessHeartbeat]:
+    """Live processes whose new rows name another key: a rotation to `key_id` would never come to an end."""
+    return [process for process in live_processes() if process.current(purpose) != key_id]
 
 
 def _start_thread() -> None:

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from django.core.exceptions import ImproperlyConfigured
 
 from keys.exceptions import MissingKeys
-from keys.keyring import ENCRYPTION_KEYS_ACCEPTED, HMAC_KEYS_ACCEPTED, get_keyring
-from keys.models import KeyRecord, Purpose
-from keys.sources import source
+from keys.held_keys import held_keys
+from keys.movers import movers
 
 logger = logging.getLogger(__name__)
 
@@ -29,18 +28,7 @@ def assert_live_keys() -> None:
 
 
 def _problems() -> Iterator[str]:
-    keyring = get_keyring()
-    # Only keys that once sealed and were not retired by a verified rotation can be in the rows: mostly there is none
-    # that is not held, and no table is read.
-    suspects = [
-        record.key_id
-        for record in KeyRecord.objects.filter(purpose=Purpose.ENCRYPTION, seals__gt=0, retired_at=None)
-        if not keyring.opens(record.key_id)
-    ]
-    missing = source().any_row_under(suspects) if suspects else []
-    if missing:
-        yield f"Rows are sealed under {', '.join(missing)}: put the key into {ENCRYPTION_KEYS_ACCEPTED}."
-    held = {key.key_id for key in keyring.hashing}
-    unknown = sorted(set(source().hmac_key_counts()) - held)
-    if unknown:
-        yield f"Tenants are hashed under {', '.join(unknown)}: put the key into {HMAC_KEYS_ACCEPTED}."
+    for mover in movers():
+        held = held_keys(mover.purpose)
+        if missing := mover.not_among(held.all):
+            yield f"Rows are under {', '.join(missing)}: put the key into {held.accepted_variable}."

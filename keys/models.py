@@ -60,6 +60,14 @@ class ProcessHeartbeat(models.Model):
     def __str__(self) -> str:
         return f"{self.role} {self.host}:{self.pid}"
 
+    def holds(self, purpose: Purpose) -> list[str]:
+        """The ids of its keys of a purpose."""
+        return self.encryption_key_ids if purpose == Purpose.ENCRYPTION else self.hmac_key_ids
+
+    def current(self, purpose: Purpose) -> str:
+        """The id of the key that its new rows name."""
+        return self.sealing_key_id if purpose == Purpose.ENCRYPTION else self.hmac_current_key_id
+
 
 class Lease(models.Model):
     """Work that one process at a time may do, until `expires_at` unless renewed (see `keys.leases`)."""

@@ -24,11 +24,13 @@ from keys import leases
 from keys.exceptions import LeaseLost, RotationRefused
 from keys.leases import HeldLease
 from keys.models import Purpose, RotationRun
+from keys.pace import Pace
 from keys.retry_while_away import retry_while_away
 
 LEASE = "rotation"
 SAVE_EVERY_SECONDS = 0.5
-FAILURES_KEPT = 100
+FAILURES_SHOWN = 100
+MAX_FAILURES = 1_000
 
 State = RotationRun.State
 
@@ -56,34 +58,63 @@ class Progress:
         lease: HeldLease,
         report: Callable[[RotationRun], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        pace: Pace | None = None,
     ) -> None:
         self.run = run
+        self.pace = pace or Pace()
         self._lease = lease
         self._report = report
         self._clock = clock
-        self._saved_at = self._rated_at = clock()
-        self._rated_rows = 0
+        self._failed: dict[tuple[str, str], FailedRow] = {}
+        self._saved_at = clock()
+        self._restart_rates()
 
     def begin(self, phase: str, *, total: int, done: int = 0, cursor: str = "") -> None:
         """Enter a phase of `total` rows, of which `done` are done."""
         self.run.phase, self.run.rows_total, self.run.rows_done = phase, total, done
         self.run.tenant_cursor = cursor
-        self._rated_at, self._rated_rows = self._clock(), 0
+        self._restart_rates()
         self.save()
 
     def advance(self, rows: int, *, cursor: str | None = None) -> None:
-        """Count rows as done; `cursor` is the tenant up to which, inclusive, all is done."""
+        """Count rows as done, and wait as long as the pace asks. Not inside a transaction.
+
+        `cursor` is the tenant up to which, inclusive, all is done.
+        """
         self.run.rows_done += rows
+        # Rows that were written after they were counted: a share of more than all would be shown.
+        self.run.rows_total = max(self.run.rows_total, self.run.rows_done)
         self._rated_rows += rows
         if cursor is not None:
             self.run.tenant_cursor = cursor
         if self._clock() - self._saved_at >= SAVE_EVERY_SECONDS:
             self.save()
+        self.pace.hold_back(self._rated_rows, self._paced_from)
 
-    def record_failures(self, failures: Sequence[FailedRow]) -> None:
-        """Count rows that failed, and keep the first hundred by name."""
-        self.run.rows_failed += len(failures)
-        self.run.failures += [asdict(failure) for failure in failures[: FAILURES_KEPT - len(self.run.failures)]]
+    def fail(self, *failures: FailedRow) -> None:
+        """Count rows that failed, and record the first hundred by name.
+
+        A row met again on a later pass is one failure, not two; the first reason is the better one.
+        """
+        for failure in failures:
+            self._failed.setdefault((failure.table, failure.row), failure)
+        if failures:
+            self.run.rows_failed = len(self._failed)
+            self.run.failures = [asdict(failure) for failure in self.failures[:FAILURES_SHOWN]]
+
+    def has_failed(self, table: str, row: str) -> bool:
+        """Whether this row failed before."""
+        return (table, row) in self._failed
+
+    @property
+    def failures(self) -> list[FailedRow]:
+        """The rows that failed."""
+        return list(self._failed.values())
+
+    @property
+    def too_many_failures(self) -> bool:
+        """Whether the run should stop rather than list more."""
+        return len(self._failed) >= MAX_FAILURES
 
     def save(self) -> None:
         """Save now and renew the lease. Raises LeaseLost."""
@@ -104,6 +135,10 @@ class Progress:
     def give_up(self, message: str) -> None:
         """End the run as failed: the next one starts anew."""
         self._end(State.FAILED, False, message)
+
+    def _restart_rates(self) -> None:
+        self._rated_at, self._rated_rows = self._clock(), 0
+        self._paced_from = self.pace.clock()
 
     def _end(self, state: RotationRun.State, verified: bool, message: str) -> None:
         self.run.state, self.run.verified, self.run.message = state, verified, message
@@ -134,12 +169,13 @@ def run_rotation(
     from_key_ids: Sequence[str],
     started_by: str,
     report: Callable[[RotationRun], None] | None = None,
+    pace: Pace | None = None,
 ) -> Iterator[Progress]:
     """Hold the rotation lease and the open run of this kind, resumed or new, for the block. Raises LeaseTaken."""
     with leases.hold(LEASE) as lease:
         run = _take_up(kind, to_key_id, from_key_ids, started_by)
         try:
-            yield Progress(run, lease, report)
+            yield Progress(run, lease, report, pace=pace)
         finally:
             if run.state == State.RUNNING:
                 _interrupt(run, lease)

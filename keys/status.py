@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db.models import QuerySet
-
 from keys import heartbeat, leases, nonces
+from keys.held_keys import held_keys
 from keys.keyring import ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED, HMAC_KEY, HMAC_KEYS_ACCEPTED, Keyring, get_keyring
 from keys.models import KeyRecord, ProcessHeartbeat, Purpose, RotationRun
+from keys.movers import Mover, mover_of
 from keys.runs import LEASE
-from keys.sources import KeyCount, source
 
 SEALING, HASHING, ACCEPTED, UNKNOWN, PAST = "sealing", "hashing", "accepted", "unknown", "past"
 
@@ -65,13 +64,10 @@ class KeyReport:
 
 
 def key_report() -> KeyReport:
-    """The report as of now. Raises ImproperlyConfigured without a census role, LookupError without a source."""
+    """The report as of now. Raises ImproperlyConfigured without a census role, LookupError without movers."""
     keyring = get_keyring()
     processes = list(heartbeat.live_processes())
-    keys = [
-        *_encryption_facts(keyring, processes),
-        *_hmac_facts(keyring, processes),
-    ]
+    keys = [facts for purpose in Purpose for facts in _facts(mover_of(purpose), processes)]
     run = RotationRun.objects.filter(kind=Purpose.ENCRYPTION).first()
     hmac_run = RotationRun.objects.filter(kind=Purpose.HMAC).first()
     judge = _Judge(keyring, keys, processes, run, hmac_run, leases.is_held(LEASE))
@@ -86,29 +82,16 @@ def key_report() -> KeyReport:
 
 
 # --- Facts ----------------------------------------------------------------------------------------------------------
-def _encryption_facts(keyring: Keyring, processes: list[ProcessHeartbeat]) -> Iterator[KeyFacts]:
-    counts = source().key_counts()
-    held = {key.key_id: ACCEPTED for key in keyring.accepted} | {keyring.sealing.key_id: SEALING}
-    holders = _holders(processes, "encryption_key_ids")
-    yield from _facts(Purpose.ENCRYPTION, held, counts, holders)
-
-
-def _hmac_facts(keyring: Keyring, processes: list[ProcessHeartbeat]) -> Iterator[KeyFacts]:
-    counts = [KeyCount("tenants", key_id, rows, rows) for key_id, rows in source().hmac_key_counts().items()]
-    held = {key.key_id: ACCEPTED for key in keyring.hmac_accepted} | {keyring.hmac_current.key_id: HASHING}
-    yield from _facts(Purpose.HMAC, held, counts, _holders(processes, "hmac_key_ids"))
-
-
-def _facts(
-    purpose: Purpose, held: dict[str, str], counts: list[KeyCount], holders: dict[str, list[str]]
-) -> Iterator[KeyFacts]:
-    records = {record.key_id: record for record in _records(purpose)}
+def _facts(mover: Mover, processes: list[ProcessHeartbeat]) -> Iterator[KeyFacts]:
+    purpose, counts = mover.purpose, mover.key_counts()
+    held = held_keys(purpose)
+    records = {record.key_id: record for record in KeyRecord.objects.filter(purpose=purpose)}
     in_rows = {count.key_id for count in counts}
+    holders = _holders(processes, purpose)
+    states = {key_id: UNKNOWN if key_id in in_rows else PAST for key_id in {*held.all, *in_rows, *holders, *records}}
+    states |= dict.fromkeys(held.accepted, ACCEPTED)
+    states[held.current] = SEALING if purpose == Purpose.ENCRYPTION else HASHING
     order = [SEALING, HASHING, ACCEPTED, UNKNOWN, PAST]
-    states = {
-        key_id: held.get(key_id) or (UNKNOWN if key_id in in_rows else PAST)
-        for key_id in {*held, *in_rows, *holders, *records}
-    }
     for key_id, state in sorted(states.items(), key=lambda item: (order.index(item[1]), item[0])):
         record = records.get(key_id)
         mine = [count for count in counts if count.key_id == key_id]
@@ -125,14 +108,10 @@ def _facts(
         )
 
 
-def _records(purpose: Purpose) -> QuerySet[KeyRecord]:
-    return KeyRecord.objects.filter(purpose=purpose)
-
-
-def _holders(processes: list[ProcessHeartbeat], field_name: str) -> dict[str, list[str]]:
+def _holders(processes: list[ProcessHeartbeat], purpose: Purpose) -> dict[str, list[str]]:
     holders: dict[str, list[str]] = {}
     for process in processes:
-        for key_id in getattr(process, field_name):
+        for key_id in process.holds(purpose):
             holders.setdefault(key_id, []).append(str(process))
     return holders
 
@@ -190,14 +169,14 @@ class _Judge:
 
     # --- One key ----------------------------------------------------------------------------------------------------
     def _attention_to(self, key: KeyFacts) -> Iterator[str]:
-        variable = ENCRYPTION_KEYS_ACCEPTED if key.purpose == Purpose.ENCRYPTION else HMAC_KEYS_ACCEPTED
-        command = "rotate_encryption_key" if key.purpose == Purpose.ENCRYPTION else "rotate_hmac_key"
+        held = held_keys(Purpose(key.purpose))
         if key.state == UNKNOWN:
             yield (
-                f"{key.row_count:,} rows are under {key.key_id}, which is not held here: put the key into {variable}."
+                f"{key.row_count:,} rows are under {key.key_id}, which is not held here: put the key into"
+                f" {held.accepted_variable}."
             )
         elif key.state == ACCEPTED and key.row_count:
-            yield f"{key.row_count:,} rows are still under {key.key_id}: run manage.py {command}."
+            yield f"{key.row_count:,} rows are still under {key.key_id}: run manage.py {held.command}."
         if key.state == SEALING and key.seals >= nonces.WARN_AT:
             yield (
                 f"{key.key_id} has sealed {key.seals:,} values, half of what is safe and more: rotate it soon"
@@ -206,7 +185,10 @@ class _Judge:
         if key.row_count or key.state in (SEALING, HASHING):
             blind = [str(process) for process in self.processes if not _holds(process, key)]
             if blind:
-                yield f"{', '.join(blind)} cannot use {key.key_id}: give it the key in {variable} and restart it."
+                yield (
+                    f"{', '.join(blind)} cannot use {key.key_id}: give it the key in {held.accepted_variable} and"
+                    " restart it."
+                )
 
     def _advice(self, key: KeyFacts) -> str:
         if key.row_count:
@@ -299,5 +281,4 @@ class _Judge:
 
 
 def _holds(process: ProcessHeartbeat, key: KeyFacts) -> bool:
-    held = process.encryption_key_ids if key.purpose == Purpose.ENCRYPTION else process.hmac_key_ids
-    return key.key_id in held
+    return key.key_id in process.holds(Purpose(key.purpose))

@@ -8,12 +8,13 @@ class MemoryConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from keys import sources
+        from keys import movers
         from memory.checks import check_limits, check_middleware, check_rates, check_tenant_models
         from memory.index.stale_settings import check_stale_indexes
-        from memory.rotation.encryption_key import MemorySource
+        from memory.rotation.encryption_key import EncryptionKeyMover
+        from memory.rotation.hmac_key import HMACKeyMover
 
-        sources.register(MemorySource())
+        movers.register(EncryptionKeyMover(), HMACKeyMover())
         register(check_tenant_models, Tags.models)
         register(check_limits)
         register(check_stale_indexes, Tags.database)

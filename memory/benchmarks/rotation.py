@@ -21,10 +21,12 @@ from django.test.utils import override_settings
 from keys import nonces
 from keys.generation import generate_key
 from keys.keyring import get_keyring
+from keys.leases import HeldLease
 from keys.models import Purpose, RotationRun
-from keys.rotation import Pace, Rotation
-from keys.runs import Progress
-from keys.sources import KeyCount
+from keys.movers import KeyCount
+from keys.pace import Pace
+from keys.rotation import Rotation
+from keys.runs import LEASE, Progress
 from memory.benchmarks.command import progress
 from memory.benchmarks.plain_tables import owner_connection
 from memory.benchmarks.report import Report, Row, Target, at_least, at_most
@@ -33,7 +35,7 @@ from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
 from memory.benchmarks.timing import percentile
 from memory.indexing import Chunk, Document, index_documents
 from memory.rls import tenant_transaction, tenant_transaction_by_hash
-from memory.rotation.encryption_key import MemorySource
+from memory.rotation.encryption_key import EncryptionKeyMover
 from memory.search.retrieval import query_memories
 from memory.tenancy.cursors import binary_cursor
 
@@ -70,14 +72,14 @@ class Load:
         return self.rows // self.tenants
 
 
-class Scoped(MemorySource):
+class Scoped(EncryptionKeyMover):
     """The memory's rows, of some tenants alone."""
 
     def __init__(self, hashes: Sequence[str]) -> None:
         self._hashes = sorted(hashes)
 
-    def tenants(self, *, after: str, limit: int) -> list[str]:
-        return [user_hash for user_hash in self._hashes if user_hash > after][:limit]
+    def tenants(self, *, after: str) -> Iterator[str]:
+        return iter(user_hash for user_hash in self._hashes if user_hash > after)
 
     def key_counts(self) -> list[KeyCount]:
         return []
@@ -87,18 +89,19 @@ class Unrecorded(Progress):
     """Progress that no one but this benchmark sees. Keeps the largest memory, in MiB, up to and beyond 10,000 rows."""
 
     def __init__(self) -> None:
-        self.run = RotationRun(kind=Purpose.ENCRYPTION)
-        self.rows = 0
+        super().__init__(RotationRun(kind=Purpose.ENCRYPTION), HeldLease(LEASE, holder=""))
         self.early_mib = self.peak_mib = 0.0
+        self._rows = 0
         self._process = psutil.Process()
 
-    def begin(self, phase: str, *, total: int, done: int = 0, cursor: str = "") -> None:
-        self.run.phase = phase
+    def save(self) -> None:
+        """Nothing is saved."""
 
     def advance(self, rows: int, *, cursor: str | None = None) -> None:
-        self.rows += rows
+        super().advance(rows, cursor=cursor)
+        self._rows += rows
         self.peak_mib = max(self.peak_mib, self._process.memory_info().rss / 2**20)
-        if self.rows <= FLAT_FROM:
+        if self._rows <= FLAT_FROM:
             self.early_mib = self.peak_mib
 
 
@@ -209,24 +212,24 @@ def scan_ms(user_id: str) -> float:
 
 def rotation_of(hashes: Sequence[str], load: Load, seen: Unrecorded, max_rate: float = 0.0) -> Rotation:
     """The engine over some tenants, unrecorded."""
-    pace = Pace(batch=load.batch, max_rate=max_rate)
-    return Rotation(Scoped(hashes), seen, pace, get_keyring().sealing.key_id)
+    seen.pace = Pace(batch=load.batch, max_rate=max_rate)
+    return Rotation(Scoped(hashes), seen, get_keyring().sealing.key_id)
 
 
 def _in_turns(user_hash: str, load: Load, seen: Unrecorded) -> tuple[float, float]:
     bare = _bare_update(user_hash, load.batch)
     gc.collect()
     started = perf_counter()
-    rotation_of([user_hash], load, seen).reseal()
+    rotation_of([user_hash], load, seen).move()
     return bare, perf_counter() - started
 
 
 def _verify(hashes: Sequence[str], load: Load) -> float:
     started = perf_counter()
-    rotation = rotation_of(hashes, load, Unrecorded())
-    rotation.verify()
-    if rotation.failures:
-        raise RuntimeError(f"{len(rotation.failures)} rows do not open after their rotation.")
+    seen = Unrecorded()
+    rotation_of(hashes, load, seen).verify()
+    if seen.failures:
+        raise RuntimeError(f"{len(seen.failures)} rows do not open after their rotation.")
     return perf_counter() - started
 
 

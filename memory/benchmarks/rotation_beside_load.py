@@ -47,11 +47,11 @@ def measure_beside_load(load: Load, max_rate: float, *, verbosity: int = 1) -> R
         with swap(0):
             during = client.work(rotating.is_alive)
             rotating.join()
-            rotation = rotation_of(hashes, load, Unrecorded())
-            rotation.verify()  # re-seals what the client had locked, too
-            lost = client.lost() + len(rotation.failures) + abs(rotating.exitcode or 0)
+            verified = Unrecorded()
+            rotation_of(hashes, load, verified).verify()  # re-seals what the client had locked, too
+            lost = client.lost() + len(verified.failures) + abs(rotating.exitcode or 0)
         with swap(1):
-            rotation_of(hashes, load, Unrecorded()).reseal()
+            rotation_of(hashes, load, Unrecorded()).move()
     rows = [_row("idle", idle), _row(f"during, {max_rate:,.0f} rows/s", during)]
     return Report("benchmark_rotation", rows, targets(rows, lost), [NOTE])
 
@@ -130,7 +130,7 @@ def _row(name: str, seen: Seen) -> Row:
 
 def _rotate(swap: Swap, hashes: Sequence[str], load: Load, max_rate: float) -> None:
     with swap(0):
-        rotation_of(hashes, load, Unrecorded(), max_rate).reseal()
+        rotation_of(hashes, load, Unrecorded(), max_rate).move()
 
 
 def _in_another_process(work: Callable[[], None]) -> BaseProcess:

@@ -1,4 +1,4 @@
-"""How the memory's rows are listed, opened and re-sealed: what `keys.rotation` asks for.
+"""Moves rows to a new encryption key: re-seals them where they lie, and opens them with that key alone.
 
 Every model with sealed fields is taken along by itself. Tenants are listed by the census role, which may read hashes,
 key ids and dates; every row is opened and re-sealed inside its tenant's door by the application's role, on psycopg's
@@ -6,22 +6,23 @@ own cursor with binary parameters (a third of the time of the ORM's). All sealed
 move in one statement.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from cryptography.exceptions import InvalidTag
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from database.roles import census
 from keys import steps
 from keys.keyring import get_keyring
-from keys.runs import FailedRow
-from keys.sources import Batch, KeyCount
+from keys.models import KeyRecord, Purpose
+from keys.movers import KeyCount, Plan
+from keys.retry_while_away import retry_while_away
+from keys.runs import FailedRow, Progress
 from memory import metrics
 from memory.exceptions import IntegrityFailure
 from memory.index.stored_rows import failed_row
@@ -29,8 +30,9 @@ from memory.rls import tenant_transaction_by_hash
 from memory.sealing.fields import sealed_fields
 from memory.sealing.opening import SealedRow, open_seals
 from memory.security import aad_for, open_under, seal
-from memory.tenancy import tenant_row
-from memory.tenancy.cursors import binary_cursor
+from memory.tenancy import census, tenant_row
+from memory.tenancy.cursors import Send, binary_cursor, sending
+from memory.tenancy.planner_settings import pinned
 from memory.tenancy.tenant_model import TenantModel
 
 # A batch is re-sealed in so many portions, none smaller than this: enough for client and server to overlap.
@@ -40,11 +42,8 @@ SMALLEST_PORTION = 25
 # The planner is left no choice. For a tenant that its statistics do not know yet it would read and sort all rows of the
 # tenant for every batch, which takes the square of their number. So rows are read along the primary key, and written
 # at the places (ctid) where they were locked a moment ago, which hold until the transaction ends.
-BY_KEY = (
-    "SELECT set_config('enable_indexscan', 'on', true), set_config('enable_bitmapscan', 'off', true),"
-    " set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true)"
-)
-BY_PLACE = "SELECT set_config('enable_indexscan', 'off', true)"
+ALONG_THE_KEY = {"enable_bitmapscan": "off", "enable_seqscan": "off", "enable_sort": "off"}
+AT_THEIR_PLACES = {"enable_indexscan": "off"}
 
 
 @dataclass(frozen=True)
@@ -100,91 +99,169 @@ def _table_of(model: type[TenantModel]) -> SealedTable:
     )
 
 
-class MemorySource:
-    """`keys.sources.SealedSource` over the memory's tables."""
+class Batch(NamedTuple):
+    """What became of some rows of one tenant, in the order of their ids.
 
-    def tables(self) -> Sequence[str]:
-        return list(sealed_tables())
+    `done` rows were re-sealed (or verified). `last` is the id to go on behind, None when the table ends here.
+    `strays` are ids of rows that do not open under the sealing key alone, `failures` rows that open under no key.
+    """
+
+    done: int
+    last: str | None
+    failures: Sequence[FailedRow] = ()
+    strays: Sequence[str] = ()
+
+
+class EncryptionKeyMover:
+    """`keys.movers.Mover` for the encryption key: a tenant's rows are re-sealed where they lie, batch by batch.
+
+    Three nets, one under the other: a first pass skips rows that a writer has locked; further passes visit the tenants
+    whose rows still name another key, and wait for their writers; verifying opens every row under the new key alone,
+    and re-seals those that name the right key but were sealed under another (drift).
+    """
+
+    purpose = Purpose.ENCRYPTION
+    phase = "reseal"
+    rows_name_tenants = False
 
     # --- Seen by the census -------------------------------------------------------------------------------------------
-    def tenants(self, *, after: str, limit: int) -> list[str]:
-        with census() as cursor:
-            cursor.execute(
-                "SELECT user_hash FROM tenants WHERE user_hash > %s ORDER BY user_hash LIMIT %s", [after, limit]
-            )
-            return [user_hash for (user_hash,) in cursor.fetchall()]
-
-    def tenants_not_under(self, key_id: str, *, after: str, limit: int) -> list[str]:
-        parts = [
-            f"SELECT DISTINCT user_hash FROM {table} WHERE enc_key_id <> %(key_id)s AND user_hash > %(after)s"  # noqa: S608
-            for table in sealed_tables()
-        ]
-        with census() as cursor:
-            cursor.execute(
-                f"{' UNION '.join(parts)} ORDER BY user_hash LIMIT %(limit)s",
-                {"key_id": key_id, "after": after, "limit": limit},
-            )
-            return [user_hash for (user_hash,) in cursor.fetchall()]
-
     def key_counts(self) -> list[KeyCount]:
-        with census() as cursor:
+        with census.census() as cursor:
             return [count for table in sealed_tables() for count in _count(cursor, table)]
 
-    def hmac_key_counts(self) -> dict[str, int]:
-        with census() as cursor:
-            cursor.execute("SELECT hmac_key_id, count(*) FROM tenants GROUP BY 1 ORDER BY 1")
-            return dict(cursor.fetchall())
+    def not_among(self, key_ids: Collection[str]) -> list[str]:
+        # Only keys that once sealed and were not retired by a verified rotation can be in the rows: mostly there is
+        # none that is not held, and no table is read.
+        used = KeyRecord.objects.filter(purpose=self.purpose, seals__gt=0, retired_at=None)
+        suspects = list(used.exclude(key_id__in=key_ids).values_list("key_id", flat=True))
+        return _found_in_rows(suspects) if suspects else []
 
-    def any_row_under(self, key_ids: Sequence[str]) -> list[str]:
-        # One EXISTS a table and key: it stops at the first row it meets.
-        found = " OR ".join(f"EXISTS (SELECT 1 FROM {table} WHERE enc_key_id = asked)" for table in sealed_tables())  # noqa: S608
-        with census() as cursor:
-            cursor.execute(f"SELECT asked FROM unnest(%s::text[]) AS asked WHERE {found}", [list(key_ids)])  # noqa: S608
-            return [key_id for (key_id,) in cursor.fetchall()]
+    def tenants(self, *, after: str) -> Iterator[str]:
+        return census.all_tenants(after=after)
 
-    # --- Done inside the tenant's door ----------------------------------------------------------------------------
-    def reseal(self, tenant: str, table: str, *, after: str | None, limit: int, wait: bool) -> Batch:
-        sealed = sealed_tables()[table]
-        # NO KEY UPDATE is what an UPDATE of these columns takes anyway; a new vector's foreign key need not wait.
-        statement = (
-            f"{sealed.select} AND enc_key_id <> %(key_id)s ORDER BY {sealed.row} LIMIT %(limit)s"
-            f" FOR NO KEY UPDATE{'' if wait else ' SKIP LOCKED'}"
+    def tenants_left(self, key_id: str) -> Iterator[str]:
+        return census.in_pages(_not_under, after="", key_id=key_id)
+
+    # --- Done inside the tenant's door --------------------------------------------------------------------------------
+    def prepare(self, progress: Progress) -> str:
+        return ""
+
+    def move(self, tenant: str, progress: Progress, *, wait: bool) -> None:
+        def take(table: SealedTable, after: str | None) -> Batch:
+            batch = retry_while_away(_reseal_batch, tenant, table, after, progress.pace.rows, wait)
+            steps.reached("batch re-sealed")
+            return batch
+
+        _walk(progress, take)
+
+    def clean_up(self, progress: Progress) -> None:
+        """A killed batch leaves nothing behind: it was a transaction."""
+
+    def verify(self, tenant: str, progress: Progress) -> None:
+        def take(table: SealedTable, after: str | None) -> Batch:
+            batch = retry_while_away(_open_batch, tenant, table, after, progress.pace.rows)
+            steps.reached("batch verified")
+            if not batch.strays:
+                return batch
+            resealed = retry_while_away(_reseal_rows, tenant, table, batch.strays)
+            steps.reached("strays re-sealed")
+            again = retry_while_away(_open_batch, tenant, table, after, progress.pace.rows)
+            return again._replace(failures=[*resealed.failures, *_still_astray(tenant, table, again.strays)])
+
+        _walk(progress, take)
+
+    def say_failed(self, failures: int, left: Plan) -> str:
+        return (
+            f"{failures:,} rows open under no key that this process holds; every other row is under key"
+            f" {left.to_key_id}. Restore or delete them, and keep the old key until then."
         )
-        parameters = {"tenant": tenant, "after": after, "key_id": get_keyring().sealing.key_id}
-        with _door(tenant, wait=wait) as cursor, cursor.connection.pipeline():
-            return _reseal_in_portions(cursor.connection, sealed, statement, parameters, limit)
 
-    def reseal_rows(self, tenant: str, table: str, rows: Sequence[str]) -> Batch:
-        sealed = sealed_tables()[table]
-        statement = f"{sealed.select} AND {sealed.row} = ANY (%(rows)s::{sealed.row_type}[]) FOR NO KEY UPDATE"
-        with _door(tenant, wait=True) as cursor:
-            cursor.execute(statement, {"tenant": tenant, "after": None, "rows": list(rows)})
-            done, failures = _reseal(cursor.connection, sealed, tenant, cursor.fetchall())
-            return Batch(done=done, last=None, failures=tuple(failures))
+    def say_done(self, key_id: str) -> str:
+        return f"Every row opens under key {key_id} alone."
 
-    def verify(self, tenant: str, table: str, *, after: str | None, limit: int) -> Batch:
-        sealed = sealed_tables()[table]
-        with _door(tenant, wait=False) as cursor:
-            cursor.execute(
-                f"{sealed.select} ORDER BY {sealed.row} LIMIT %(limit)s",
-                {"tenant": tenant, "after": after, "limit": limit},
-            )
-            rows = cursor.fetchall()
-        aad = aad_for(tenant)
-        strays = [
-            str(row) for row, _, _, *blobs in rows if not all(_opens_under_sealing_key(blob, aad) for blob in blobs)
-        ]
-        return Batch(done=len(rows) - len(strays), last=_last(rows, limit), strays=tuple(strays))
+
+def _walk(progress: Progress, take: Callable[[SealedTable, str | None], Batch]) -> None:
+    """Take every table of a tenant, batch by batch."""
+    for table in sealed_tables().values():
+        after: str | None = None
+        while True:
+            batch = take(table, after)
+            progress.fail(*batch.failures)
+            progress.advance(batch.done)
+            if (after := batch.last) is None:
+                break
+
+
+def _still_astray(tenant: str, table: SealedTable, rows: Sequence[str]) -> Iterator[FailedRow]:
+    for row in rows:
+        shown = tenant[:8] if row == tenant else row
+        key_id = get_keyring().sealing.key_id
+        yield FailedRow(table.name, shown, tenant[:8], key_id, "does not open under the sealing key")
+
+
+def _not_under(*, after: str, key_id: str) -> list[str]:
+    parts = [
+        f"SELECT DISTINCT user_hash FROM {table} WHERE enc_key_id <> %(key_id)s AND user_hash > %(after)s"  # noqa: S608
+        for table in sealed_tables()
+    ]
+    with census.census() as cursor:
+        cursor.execute(
+            f"{' UNION '.join(parts)} ORDER BY user_hash LIMIT %(limit)s",
+            {"key_id": key_id, "after": after, "limit": census.TENANTS_A_PAGE},
+        )
+        return [user_hash for (user_hash,) in cursor.fetchall()]
+
+
+def _found_in_rows(key_ids: Sequence[str]) -> list[str]:
+    """Those of these key ids that some row names. One EXISTS a table and key: it stops at the first row it meets."""
+    found = " OR ".join(f"EXISTS (SELECT 1 FROM {table} WHERE enc_key_id = asked)" for table in sealed_tables())  # noqa: S608
+    with census.census() as cursor:
+        cursor.execute(f"SELECT asked FROM unnest(%s::text[]) AS asked WHERE {found}", [list(key_ids)])  # noqa: S608
+        return [key_id for (key_id,) in cursor.fetchall()]
+
+
+def _reseal_batch(tenant: str, table: SealedTable, after: str | None, limit: int, wait: bool) -> Batch:
+    """Re-seal up to `limit` rows that name another key than the sealing one. Rows that a writer has locked are
+    skipped, or with `wait` waited for."""
+    # NO KEY UPDATE is what an UPDATE of these columns takes anyway; a new vector's foreign key need not wait.
+    statement = (
+        f"{table.select} AND enc_key_id <> %(key_id)s ORDER BY {table.row} LIMIT %(limit)s"
+        f" FOR NO KEY UPDATE{'' if wait else ' SKIP LOCKED'}"
+    )
+    parameters = {"tenant": tenant, "after": after, "key_id": get_keyring().sealing.key_id}
+    with _door(tenant, wait=wait, pipelined=True) as send:
+        return _reseal_in_portions(send, table, statement, parameters, limit)
+
+
+def _reseal_rows(tenant: str, table: SealedTable, rows: Sequence[str]) -> Batch:
+    """Re-seal these rows, whatever key they name."""
+    statement = f"{table.select} AND {table.row} = ANY (%(rows)s::{table.row_type}[]) FOR NO KEY UPDATE"
+    with _door(tenant, wait=True) as send:
+        found = send(statement, {"tenant": tenant, "after": None, "rows": list(rows)}).fetchall()
+        done, failures = _reseal(send, table, tenant, found)
+        return Batch(done, None, failures)
+
+
+def _open_batch(tenant: str, table: SealedTable, after: str | None, limit: int) -> Batch:
+    """Open up to `limit` rows under the sealing key alone."""
+    with _door(tenant, wait=False) as send:
+        statement = f"{table.select} ORDER BY {table.row} LIMIT %(limit)s"
+        rows = send(statement, {"tenant": tenant, "after": after, "limit": limit}).fetchall()
+    aad = aad_for(tenant)
+    strays = [str(row) for row, _, _, *blobs in rows if not all(_opens_under_sealing_key(blob, aad) for blob in blobs)]
+    last = str(rows[-1][0]) if len(rows) >= limit else None
+    return Batch(len(rows) - len(strays), last, strays=strays)
 
 
 @contextmanager
-def _door(tenant: str, *, wait: bool) -> Iterator[psycopg.Cursor[Any]]:
-    with tenant_transaction_by_hash(tenant), binary_cursor() as cursor:
+def _door(tenant: str, *, wait: bool, pipelined: bool = False) -> Iterator[Send]:
+    with tenant_transaction_by_hash(tenant), binary_cursor() as cursor, sending() as send:
         if wait:
             # The lock that every writer takes first: waiting for rows one by one could deadlock with one.
             tenant_row.lock(cursor, tenant)
-        cursor.execute(BY_KEY)
-        yield cursor
+        pipeline = cursor.connection.pipeline() if pipelined else nullcontext()
+        with pipeline, pinned(send, ALONG_THE_KEY, restore=False):
+            yield send
 
 
 def _count(cursor: psycopg.Cursor[Any], table: str) -> Iterator[KeyCount]:
@@ -194,11 +271,11 @@ def _count(cursor: psycopg.Cursor[Any], table: str) -> Iterator[KeyCount]:
         " GROUP BY 1 ORDER BY 1"
     )
     for key_id, rows, tenants in cursor.fetchall():
-        yield KeyCount(table=table, key_id=key_id, rows=int(rows), tenants=tenants)
+        yield KeyCount(table, key_id, rows=int(rows), tenants=tenants, writes=int(rows))
 
 
 def _reseal_in_portions(
-    connection: psycopg.Connection[Any], table: SealedTable, statement: str, parameters: dict[str, Any], limit: int
+    send: Send, table: SealedTable, statement: str, parameters: dict[str, Any], limit: int
 ) -> Batch:
     """Re-seal a batch, while the database works on its neighbours.
 
@@ -206,7 +283,7 @@ def _reseal_in_portions(
     one is opened and sealed, and its UPDATE runs while the next is: server and client work at the same time.
     """
     portion = min(limit, max(SMALLEST_PORTION, limit // PORTIONS))
-    asked = _ask(connection, statement, {**parameters, "limit": portion})
+    asked = send(statement, {**parameters, "limit": portion})
     failures: list[FailedRow] = []
     seen, done, last = 0, 0, None
     while rows := asked.fetchall():
@@ -215,23 +292,15 @@ def _reseal_in_portions(
         last = str(rows[-1][0]) if full else None
         portion = min(portion, limit - seen)
         if full and portion:
-            asked = _ask(connection, statement, {**parameters, "after": rows[-1][0], "limit": portion})
-        resealed, failed = _reseal(connection, table, parameters["tenant"], rows)
+            asked = send(statement, {**parameters, "after": rows[-1][0], "limit": portion})
+        resealed, failed = _reseal(send, table, parameters["tenant"], rows)
         done, failures = done + resealed, failures + failed
         if not full or not portion:
-            return Batch(done, last, failures=tuple(failures))
-    return Batch(done, None, failures=tuple(failures))
+            return Batch(done, last, failures)
+    return Batch(done, None, failures)
 
 
-def _ask(connection: psycopg.Connection[Any], statement: str, parameters: Any = None) -> psycopg.Cursor[Any]:
-    cursor = psycopg.Cursor(connection)
-    cursor.format = psycopg.pq.Format.BINARY
-    return cursor.execute(statement, parameters)
-
-
-def _reseal(
-    connection: psycopg.Connection[Any], table: SealedTable, tenant: str, rows: Sequence[Any]
-) -> tuple[int, list[FailedRow]]:
+def _reseal(send: Send, table: SealedTable, tenant: str, rows: Sequence[Any]) -> tuple[int, list[FailedRow]]:
     """Re-seal fetched, locked rows of one tenant; rows of which a seal does not open stay as they are."""
     steps.reached("rows locked")
     aad = aad_for(tenant)
@@ -246,9 +315,8 @@ def _reseal(
             resealed.append((place, *(None if data is None else seal(data, aad) for data in opened.values)))
     if resealed:
         places, *columns = (list(values) for values in zip(*resealed, strict=True))
-        _ask(connection, BY_PLACE)
-        _ask(connection, table.update, [get_keyring().sealing.key_id, places, *columns, tenant])
-        _ask(connection, BY_KEY)
+        with pinned(send, AT_THEIR_PLACES):
+            send(table.update, [get_keyring().sealing.key_id, places, *columns, tenant])
         metrics.SEALS.inc(len(resealed) * len(columns))
         steps.reached("rows updated")
     return len(resealed), failures
@@ -261,7 +329,3 @@ def _opens_under_sealing_key(blob: bytes | None, aad: bytes) -> bool:
     except InvalidTag:
         return False
     return True
-
-
-def _last(rows: Sequence[Any], limit: int) -> str | None:
-    return str(rows[-1][0]) if len(rows) >= limit else None

@@ -17,15 +17,15 @@ from keys.keyring import get_keyring
 from keys.models import Purpose
 from keys.retry_while_away import retry_while_away
 from keys.runs import open_run
-from memory.exceptions import IntegrityFailure, InvalidUserId, SealedMemoryError, UnknownKeyId
+from memory.exceptions import IntegrityFailure, UnknownKeyId
 from memory.index.recipe import Recipe, recorded
 from memory.index.vectors import original_from, searchable
 from memory.rls import tenant_transaction_by_hash
+from memory.rotation.user_ids import TenantFacts, UserIdUnreadable, tenant_facts
 from memory.sealing.codecs import JSONCodec, TextCodec
 from memory.sealing.opening import SealedRow, open_seals
 from memory.security import UserHash, user_hashes
 from memory.tenancy import census
-from memory.tenancy.census import TenantFacts
 from memory.tenancy.cursors import binary_cursor
 
 # Cosines move by less than this. Turning a unit vector in float32 is exact to about 1e-6.
@@ -42,16 +42,12 @@ FROM memory_chunks c LEFT JOIN memory_vectors v ON v.user_hash = c.user_hash AND
 WHERE c.user_hash = %(user_hash)s AND c.id > %(after)s AND (%(sample)s::float8 >= 1 OR random() < %(sample)s::float8)
 ORDER BY c.id LIMIT %(limit)s
 """
-TENANT = """
-SELECT user_cipher, recipe, chunk_count, (SELECT count(*) FROM memory_chunks WHERE user_hash = %(user_hash)s)
+COUNTS = """
+SELECT chunk_count, (SELECT count(*) FROM memory_chunks WHERE user_hash = %(user_hash)s)
 FROM tenants WHERE user_hash = %(user_hash)s
 """
 
 _text, _json = TextCodec(), JSONCodec()
-
-
-class UserIdUnreadable(SealedMemoryError):
-    """A tenant's sealed user id does not open, or is not the one its hash stands for."""
 
 
 @dataclass(frozen=True)
@@ -108,49 +104,39 @@ def inspect_all(*, sample: float = 1.0, advance: Callable[[int], Any] = lambda r
 
 
 def inspect_tenant(
-    tenant: TenantFacts, *, sample: float = 1.0, advance: Callable[[int], Any] = lambda rows: None
+    tenant: UserHash, *, sample: float = 1.0, advance: Callable[[int], Any] = lambda rows: None
 ) -> Inspection:
     """Look at one tenant; `sample` is the share of its rows to open, 0 to 1. A tenant that is gone by now is nothing.
 
     `advance` is told how many rows were looked at, read by read.
     """
     seen = Inspection()
-    user_hash = UserHash(tenant.user_hash, tenant.hmac_key_id)
-    facts = retry_while_away(_tenant_row, user_hash)
+    facts = tenant_facts(tenant)
     if facts is None:
         return seen
     seen.tenants = 1
-    user_cipher, recipe, chunk_count, counted = facts
-    seen.findings += _inspect_user_id(tenant, user_cipher)
-    if chunk_count != counted:
-        detail = f"{chunk_count} chunks by its count, {counted} in truth"
-        seen.findings.append(Finding(COUNT, tenant.user_hash[:8], "", "", detail))
+    seen.findings += _inspect_user_id(facts)
+    seen.findings += retry_while_away(_inspect_count, tenant)
     after = UUID(int=0)
-    while rows := retry_while_away(_read, user_hash, after, sample):
-        _inspect_rows(seen, user_hash, rows, recorded(recipe))
+    while rows := retry_while_away(_read, tenant, after, sample):
+        _inspect_rows(seen, tenant, rows, recorded(facts.recipe))
         advance(len(rows))
         after = rows[-1].id
     return seen
 
 
-def read_user_id(tenant: TenantFacts) -> str | None:
-    """The user id of a tenant, None when it is gone. Raises UserIdUnreadable, whose message holds no id."""
-    facts = retry_while_away(_tenant_row, UserHash(tenant.user_hash, tenant.hmac_key_id))
-    return None if facts is None else _open_user_id(tenant, facts[0])
-
-
-def _known_twice(tenant: TenantFacts) -> Iterator[Finding]:
+def _known_twice(tenant: UserHash) -> Iterator[Finding]:
     """Whether the user of a tenant under an accepted key has a tenant under another key as well."""
-    if tenant.hmac_key_id == get_keyring().hmac_current.key_id:
+    facts = tenant_facts(tenant)
+    if facts is None or tenant.hmac_key_id == get_keyring().hmac_current.key_id:
         return
     try:
-        user_id = read_user_id(tenant)
+        hashes = user_hashes(facts.open_user_id())
     except UserIdUnreadable:
         return
-    hashes = [] if user_id is None else user_hashes(user_id)
     if len(retry_while_away(census.known_hashes, hashes)) > 1:
         detail = "its user is known under another key as well: some process did not accept both keys"
-        yield Finding(KNOWN_TWICE, tenant.user_hash[:8], "", tenant.hmac_key_id, detail)
+        yield Finding(KNOWN_TWICE, tenant[:8], "", tenant.hmac_key_id, detail)
 
 
 def orphan_findings(hashes: Sequence[str]) -> Iterator[Finding]:
@@ -159,34 +145,21 @@ def orphan_findings(hashes: Sequence[str]) -> Iterator[Finding]:
         yield Finding(ORPHANS, user_hash[:8], "", "", "rows of a hash that is no tenant's")
 
 
-def _inspect_user_id(tenant: TenantFacts, user_cipher: bytes) -> Iterator[Finding]:
+def _inspect_user_id(facts: TenantFacts) -> Iterator[Finding]:
     try:
-        _open_user_id(tenant, user_cipher)
+        facts.open_user_id()
     except UserIdUnreadable as error:
-        yield Finding(USER_ID, tenant.user_hash[:8], "", tenant.enc_key_id, str(error))
+        yield Finding(USER_ID, facts.user_hash[:8], "", facts.enc_key_id, str(error))
 
 
-def _open_user_id(tenant: TenantFacts, user_cipher: bytes) -> str:
-    sealed = SealedRow(tenant.user_hash, "tenants", (tenant.user_hash,), tenant.enc_key_id)
-    try:
-        user_id = open_seals(sealed, (user_cipher, _text.decode)).values[0]
-    except IntegrityFailure as failure:
-        raise UserIdUnreadable(f"its sealed user id {failure.reason}") from None
-    try:
-        made_by = {str(user_hash): user_hash.hmac_key_id for user_hash in user_hashes(user_id)}
-    except InvalidUserId:
-        raise UserIdUnreadable("what opens is no user id") from None
-    if tenant.user_hash not in made_by:
-        raise UserIdUnreadable("no HMAC key held here makes its hash from its user id")
-    if made_by[tenant.user_hash] != tenant.hmac_key_id:
-        raise UserIdUnreadable("it names another HMAC key than the one that made its hash")
-    return user_id
-
-
-def _tenant_row(user_hash: UserHash) -> tuple[bytes, str, int, int] | None:
+def _inspect_count(user_hash: UserHash) -> list[Finding]:
+    # Both in one statement, so that a write in between is no difference.
     with tenant_transaction_by_hash(user_hash), binary_cursor() as cursor:
-        cursor.execute(TENANT, {"user_hash": user_hash})
-        return cursor.fetchone()
+        cursor.execute(COUNTS, {"user_hash": user_hash})
+        counted, in_truth = cursor.fetchone() or (0, 0)
+    if counted == in_truth:
+        return []
+    return [Finding(COUNT, user_hash[:8], "", "", f"{counted} chunks by its count, {in_truth} in truth")]
 
 
 def _read(user_hash: UserHash, after: UUID, sample: float) -> list[_Row]:

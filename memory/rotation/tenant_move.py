@@ -102,18 +102,19 @@ def move_tenant(move: Move, *, batch: int, advance: Advance) -> None:
         else:
             _Copying(move, batch, advance).run()
     except _TenantGone:
-        clear_orphans(move.new, batch)
+        clear_orphans(move.new, batch, advance)
     except (RowsUnreadable, TenantBusy, TenantKnownTwice):
-        clear_orphans(move.new, batch)
+        clear_orphans(move.new, batch, advance)
         raise
-    clear_orphans(move.old, batch)
+    clear_orphans(move.old, batch, advance)
 
 
-def clear_orphans(user_hash: UserHash, batch: int) -> None:
-    """Delete the rows under a hash that is no tenant's, `batch` a transaction."""
+def clear_orphans(user_hash: UserHash, batch: int, advance: Advance) -> None:
+    """Delete the rows under a hash that is no tenant's, `batch` a transaction; none of them counts as moved."""
     low: UUID | None = FIRST
     while low is not None:
         low = retry_while_away(_clear_batch, user_hash, low, batch)
+        advance(0)
         steps.reached("orphans cleared")
 
 
@@ -151,7 +152,7 @@ class _Copying:
         self._windows: list[Window] = []
 
     def run(self) -> None:
-        clear_orphans(self._move.new, self._batch)
+        clear_orphans(self._move.new, self._batch, self._advance)
         steps.reached("half copy cleared")
         low: UUID | None = FIRST
         while low is not None:

@@ -3,42 +3,38 @@
 It has a policy of its own on the tenant tables and column grants on these columns alone.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from database.roles import census
 from keys.retry_while_away import retry_while_away
+from memory.security import UserHash
+
+Hash = TypeVar("Hash", bound=str)
 
 TENANTS_A_PAGE = 1_000
 
 
-@dataclass(frozen=True)
-class TenantFacts:
-    """A tenant as the census sees it."""
-
-    user_hash: str
-    enc_key_id: str
-    hmac_key_id: str
-    chunk_count: int
+def all_tenants(*, after: str = "", not_under: str = "") -> Iterator[UserHash]:
+    """Every tenant behind `after` in the order of the hashes; with `not_under` only those under another HMAC key."""
+    return in_pages(_tenants_page, after=after, not_under=not_under)
 
 
-def tenants_page(*, after: str = "", limit: int = TENANTS_A_PAGE, not_under: str = "") -> list[TenantFacts]:
-    """Tenants by their hash, behind `after`; with `not_under` only those under another HMAC key."""
+def in_pages(page: Callable[..., list[Hash]], *, after: str, **options: str) -> Iterator[Hash]:
+    """Hashes page by page, each read when the work on those before is done; waits for a database that is away."""
+    while hashes := retry_while_away(page, after=after, **options):
+        yield from hashes
+        after = hashes[-1]
+
+
+def _tenants_page(*, after: str, not_under: str) -> list[UserHash]:
     with census() as cursor:
         cursor.execute(
-            "SELECT user_hash, enc_key_id, hmac_key_id, chunk_count FROM tenants"
+            "SELECT user_hash, hmac_key_id FROM tenants"
             " WHERE user_hash > %s AND hmac_key_id <> %s ORDER BY user_hash LIMIT %s",
-            [after, not_under, limit],
+            [after, not_under, TENANTS_A_PAGE],
         )
-        return [TenantFacts(*row) for row in cursor.fetchall()]
-
-
-def all_tenants(*, not_under: str = "") -> Iterator[TenantFacts]:
-    """Every tenant by its hash, read page by page while the work on it goes on; waits for a database that is away."""
-    after = ""
-    while page := retry_while_away(tenants_page, after=after, not_under=not_under):
-        yield from page
-        after = page[-1].user_hash
+        return [UserHash(*row) for row in cursor.fetchall()]
 
 
 def totals_by_hmac_key() -> dict[str, tuple[int, int]]:

@@ -13,6 +13,7 @@ from keys import heartbeat
 from keys.keyring import get_keyring
 from keys.models import KeyRecord, RotationRun
 from keys.rotation import rotate
+from memory.rotation.encryption_key import EncryptionKeyMover
 from tests.factories import make_user
 from tests.memory.rotation.rotating import USERS, hash_prefix, promoted, store_all, tamper
 
@@ -51,7 +52,7 @@ def test_the_key_page_says_what_key_status_says(client: Client) -> None:
         text = page(client.get(KEYS))
         assert f"Keep {old.key_id}" in text and "Needs attention" in text
         heartbeat.beat("wsgi")
-        rotate(started_by="test")
+        rotate(EncryptionKeyMover(), started_by="test")
         text = page(client.get(KEYS))
         assert f"{old.key_id} may be removed" in text and "Needs attention" not in text
 
@@ -110,7 +111,7 @@ def test_a_running_rotation_shows_its_progress_and_refreshes(client: Client) -> 
 def test_failures_are_shown_by_row_and_tenant_prefix(client: Client) -> None:
     store_all()
     tamper("person:1", "UPDATE memory_chunks SET text_cipher = reverse(text_cipher) WHERE doc_id = 'doc-1'")
-    run = rotate(started_by="test")
+    run = rotate(EncryptionKeyMover(), started_by="test")
     text = page(client.get(f"{RUNS}{run.pk}/change/"))
     assert hash_prefix("person:1") in text and run.failures[0]["row"] in text
 
@@ -141,7 +142,7 @@ def test_no_page_shows_a_text_or_key_material(client: Client) -> None:
     store_all()
     with promoted():
         heartbeat.beat("wsgi")
-        rotate(started_by="test")
+        rotate(EncryptionKeyMover(), started_by="test")
         client.post(f"{RUNS}request/")
         seen = walk(client)
         secrets = [

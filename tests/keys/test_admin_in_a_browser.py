@@ -18,7 +18,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from keys import heartbeat, steps
 from keys.models import RotationRun
-from keys.rotation import Pace, rotate
+from keys.pace import Pace
+from keys.rotation import rotate
+from memory.rotation.encryption_key import EncryptionKeyMover
 from tests.factories import make_user
 from tests.memory.rotation.rotating import promoted, store_all
 
@@ -109,7 +111,7 @@ def test_a_rotation_is_requested_and_watched(browser: webdriver.Chrome, live_ser
                 look(browser, "run")
 
         steps.observer = watch
-        assert rotate(started_by="shell:worker@host", pace=Pace(batch=3)).verified
+        assert rotate(EncryptionKeyMover(), started_by="shell:worker@host", pace=Pace(batch=3)).verified
         browser.get(f"{live_server.url}/admin/keys/keyrecord/")
         wait_for(browser, f"{old.key_id} may be removed")
         look(browser, "keys-after")

@@ -9,7 +9,7 @@ from django.test import override_settings
 from keys import heartbeat
 from keys.generation import generate_key
 from keys.keyring import get_keyring, parse_key
-from keys.models import KeyRecord, ProcessHeartbeat
+from keys.models import KeyRecord, ProcessHeartbeat, Purpose
 
 pytestmark = pytest.mark.django_db
 
@@ -31,23 +31,23 @@ def test_a_beat_tells_ids_and_never_material() -> None:
 def test_a_process_that_lacks_a_key_is_found() -> None:
     heartbeat.beat("wsgi")
     held = get_keyring().sealing.key_id
-    assert heartbeat.lacking(encryption=[held]) == []
-    assert [process.role for process in heartbeat.lacking(encryption=["11111111"])] == ["wsgi"]
-    assert [process.role for process in heartbeat.lacking(hmac=["11111111"])] == ["wsgi"]
-    assert [process.role for process in heartbeat.sealing_otherwise("11111111")] == ["wsgi"]
+    assert heartbeat.lacking(Purpose.ENCRYPTION, [held]) == []
+    assert [process.role for process in heartbeat.lacking(Purpose.ENCRYPTION, ["11111111"])] == ["wsgi"]
+    assert [process.role for process in heartbeat.lacking(Purpose.HMAC, ["11111111"])] == ["wsgi"]
+    assert [process.role for process in heartbeat.with_another_current_key(Purpose.ENCRYPTION, "11111111")] == ["wsgi"]
 
 
 def test_accepted_keys_count_as_held() -> None:
     coming = generate_key()
     with override_settings(MEMORY_ENCRYPTION_KEYS_ACCEPTED=[coming]):
         heartbeat.beat("asgi")
-    assert heartbeat.lacking(encryption=[parse_key(coming).key_id]) == []
+    assert heartbeat.lacking(Purpose.ENCRYPTION, [parse_key(coming).key_id]) == []
 
 
 def test_a_silent_process_is_forgotten_after_a_minute() -> None:
     heartbeat.beat("wsgi")
     ProcessHeartbeat.objects.update(seen_at=Now() - timedelta(seconds=61))
-    assert heartbeat.lacking(encryption=["11111111"]) == []
+    assert heartbeat.lacking(Purpose.ENCRYPTION, ["11111111"]) == []
 
 
 @pytest.mark.django_db(transaction=True)

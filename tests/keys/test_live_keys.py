@@ -9,9 +9,11 @@ from keys.exceptions import MissingKeys
 from keys.generation import generate_key
 from keys.keyring import get_keyring
 from keys.live_keys import assert_live_keys
-from keys.models import KeyRecord
+from keys.models import KeyRecord, Purpose
+from keys.movers import mover_of
 from keys.rotation import rotate
-from keys.sources import source
+from memory.rotation import encryption_key
+from memory.rotation.encryption_key import EncryptionKeyMover
 from tests.memory.rotation.rotating import promoted, store
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -47,8 +49,8 @@ def test_a_key_that_a_rotation_retired_is_not_asked_for_and_no_table_is_read(mon
     store("person:1", 1)
     new = generate_key()
     with promoted(new):
-        assert rotate(started_by="test").verified
-    monkeypatch.setattr(source(), "any_row_under", lambda key_ids: pytest.fail("A table was read."))
+        assert rotate(EncryptionKeyMover(), started_by="test").verified
+    monkeypatch.setattr(encryption_key, "sealed_tables", lambda: pytest.fail("A table was read."))
     with promoted(new, accept_old=False):
         assert_live_keys()
 
@@ -61,10 +63,10 @@ def test_a_coming_key_that_was_taken_back_is_not_asked_for() -> None:
 def test_without_a_census_it_serves_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def unconfigured() -> None:
+    def unconfigured(key_ids: object) -> None:
         raise ImproperlyConfigured("set DATABASE_CENSUS_URL")
 
-    monkeypatch.setattr(source(), "hmac_key_counts", unconfigured)
+    monkeypatch.setattr(mover_of(Purpose.HMAC), "not_among", unconfigured)
     assert_live_keys()
     assert "DATABASE_CENSUS_URL" in caplog.text
     assert settings.MEMORY_ENCRYPTION_KEY not in caplog.text

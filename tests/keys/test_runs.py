@@ -1,5 +1,7 @@
 """The record of a rotation."""
 
+from dataclasses import replace
+
 import pytest
 from django.db import IntegrityError
 
@@ -96,8 +98,8 @@ def test_rate_and_reports_follow_the_clock() -> None:
 def test_only_the_first_hundred_failures_are_kept_by_name() -> None:
     failure = FailedRow(table="t", row="1", tenant="abcdef01", key_id="old", reason="does not open")
     with start() as progress:
-        progress.record_failures([failure] * 70)
-        progress.record_failures([failure] * 70)
+        progress.fail(*(replace(failure, row=str(number)) for number in range(140)))
+        progress.fail(failure, replace(failure, row="0", reason="another"))
         progress.give_up("140 rows do not open.")
     run = RotationRun.objects.get()
     assert (run.state, run.rows_failed, len(run.failures)) == ("failed", 140, 100)

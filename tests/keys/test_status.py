@@ -12,8 +12,10 @@ from keys import heartbeat, nonces
 from keys.generation import generate_key
 from keys.keyring import get_keyring, parse_key
 from keys.models import KeyRecord, ProcessHeartbeat, RotationRun
-from keys.rotation import Pace, rotate
+from keys.pace import Pace
+from keys.rotation import rotate
 from keys.status import KeyFacts, KeyReport, key_report
+from memory.rotation.encryption_key import EncryptionKeyMover
 from tests.memory.rotation.rotating import ROWS_EACH, USERS, promoted, store_all
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -55,7 +57,7 @@ def test_the_report_is_right_at_every_step_of_a_rotation() -> None:
         assert any("rows are still under" in line for line in report.attention)
         assert any(f"seals under {old_id}" in line for line in report.attention)
         heartbeat.beat("wsgi")
-        rotate(started_by="test", pace=Pace(batch=5))
+        rotate(EncryptionKeyMover(), started_by="test", pace=Pace(batch=5))
         report = key_report()
         assert (report.attention, report.removable) == ([], [old_id])
         assert any(f"{old_id} may be removed" in step for step in report.next_steps)

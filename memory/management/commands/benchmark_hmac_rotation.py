@@ -5,10 +5,10 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from keys.pace import Pace
 from memory.benchmarks.command import BenchmarkCommand
 from memory.benchmarks.hmac_rotation import Load, measure_hmac_rotation
 from memory.benchmarks.report import Report
-from memory.rotation.hmac_key import BATCH
 
 
 class Command(BenchmarkCommand):
@@ -19,7 +19,7 @@ class Command(BenchmarkCommand):
         parser.add_argument("--rows", type=int, default=20_000, help="chunks to move, each move")
         parser.add_argument("--tenants", type=int, default=100, help="users that they belong to, of Zipf size")
         parser.add_argument("--words", type=int, default=150, help="words of each text (150 are about 1 KiB)")
-        parser.add_argument("--batch", type=int, default=BATCH, help="rows a transaction")
+        parser.add_argument("--batch", type=int, default=Pace.batch, help="rows a transaction")
 
     def measure(self, **options: Any) -> Report:
         load = Load(**{name: options[name] for name in ("rows", "tenants", "words", "batch")})

@@ -18,14 +18,17 @@ from keys.exceptions import LeaseTaken, MissingKeys, RotationRefused
 from keys.generation import generate_key
 from keys.leases import take
 from keys.models import KeyRecord, ProcessHeartbeat, RotationRun
-from keys.rotation import Pace, plan, rotate
+from keys.pace import Pace
+from keys.rotation import plan, rotate
 from keys.runs import LEASE
 from memory.exceptions import UnknownKeyId
 from memory.listing import get_chunk
 from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
-from memory.rotation.encryption_key import BY_KEY, BY_PLACE, sealed_tables
+from memory.rotation.encryption_key import ALONG_THE_KEY, AT_THEIR_PLACES, EncryptionKeyMover, sealed_tables
 from memory.security import aad_for, hmac_user, seal
+from memory.tenancy.cursors import sending
+from memory.tenancy.planner_settings import pinned
 from tests.memory.rotation.rotating import (
     ROWS_EACH,
     USERS,
@@ -54,7 +57,7 @@ def _unobserved_and_unpaid() -> Iterator[None]:
 
 
 def run(**kwargs) -> RotationRun:
-    return rotate(started_by="test", **{"pace": SMALL, **kwargs})
+    return rotate(EncryptionKeyMover(), started_by="test", **{"pace": SMALL, **kwargs})
 
 
 def test_every_row_ends_under_the_new_key_alone() -> None:
@@ -135,7 +138,7 @@ def test_the_old_key_removed_too_early_is_named_and_nothing_is_lost() -> None:
         (old_id,) = key_ids()
         assert old_id in str(caught.value) and str(chunk_id) in str(caught.value)
         with pytest.raises(MissingKeys, match=old_id):
-            plan()
+            plan(EncryptionKeyMover())
         with pytest.raises(MissingKeys, match=old_id):
             run()
     with promoted(new):
@@ -250,7 +253,7 @@ def test_rows_that_a_process_with_the_old_key_writes_behind_the_cursor_are_visit
         written: list[str] = []
 
         def write(step: str) -> None:
-            if step in ("re-sealing pass ended", "verifying pass ended") and step not in written:
+            if step in ("moving pass ended", "verifying pass ended") and step not in written:
                 written.append(step)
                 with override_settings(MEMORY_ENCRYPTION_KEY=old_value, MEMORY_ENCRYPTION_KEYS_ACCEPTED=[new_value]):
                     store("person:1", 1, 2)
@@ -282,7 +285,7 @@ def test_a_row_that_a_writer_has_locked_is_taken_on_a_later_pass() -> None:
         assert locked.wait(20)
 
         def let_go(step: str) -> None:
-            if step == "re-sealing pass ended":
+            if step == "moving pass ended":
                 release.set()
 
         steps.observer = let_go
@@ -361,16 +364,13 @@ def test_inside_a_transaction_it_is_refused() -> None:
 def test_rows_are_read_along_the_key_and_written_at_their_places() -> None:
     store("person:1", *range(ROWS_EACH))
     table = sealed_tables()["memory_chunks"]
-    with tenant_transaction("person:1") as user_hash, connection.cursor() as cursor:
-        cursor.execute(BY_KEY)
-        reading = f"EXPLAIN {table.select} AND enc_key_id <> 'x' ORDER BY id LIMIT 5 FOR NO KEY UPDATE SKIP LOCKED"
-        cursor.execute(reading, {"tenant": user_hash, "after": None})
-        plan = "\n".join(line for (line,) in cursor.fetchall())
+    reading = f"EXPLAIN {table.select} AND enc_key_id <> 'x' ORDER BY id LIMIT 5 FOR NO KEY UPDATE SKIP LOCKED"
+    writing = f"EXPLAIN {table.update}"
+    with tenant_transaction("person:1") as user_hash, sending() as send, pinned(send, ALONG_THE_KEY):
+        plan = "\n".join(line for (line,) in send(reading, {"tenant": user_hash, "after": None}).fetchall())
         assert "Index Scan using memory_chunks_pkey" in plan and "Sort" not in plan, plan
         assert re.search(r"Index Cond: .*user_hash = .*id > ", plan), plan
-        cursor.execute(BY_PLACE)
-        cursor.execute(
-            "EXPLAIN " + table.update.replace("%b", "%s"), ["new", ["(0,1)"], [b"1"], [b"2"], [b"3"], user_hash]
-        )
-        plan = "\n".join(line for (line,) in cursor.fetchall())
+        with pinned(send, AT_THEIR_PLACES):
+            found = send(writing, ["new", ["(0,1)"], [b"1"], [b"2"], [b"3"], user_hash]).fetchall()
+        plan = "\n".join(line for (line,) in found)
         assert "Tid Scan on memory_chunks" in plan and "Index" not in plan and "Seq" not in plan, plan

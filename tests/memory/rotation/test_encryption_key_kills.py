@@ -16,10 +16,12 @@ from keys import leases, nonces, steps
 from keys.generation import generate_key
 from keys.keyring import Key, parse_key
 from keys.models import Lease, RotationRun
-from keys.rotation import Pace, rotate
+from keys.pace import Pace
+from keys.rotation import rotate
 from keys.status import key_report
 from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
+from memory.rotation.encryption_key import EncryptionKeyMover
 from tests.memory.rotation.rotating import (
     all_blobs,
     assert_only_opens_with,
@@ -73,7 +75,7 @@ def rotate_and_die_at(number: int) -> int:
     if child == 0:
         try:
             with stopping_at(number):
-                rotate(started_by="a process that will be killed", pace=PACE)
+                rotate(EncryptionKeyMover(), started_by="a process that will be killed", pace=PACE)
             os._exit(0)
         finally:
             os._exit(1)
@@ -104,7 +106,7 @@ def test_killed_at_every_step_it_finishes_when_run_again() -> None:
             # Every blob opens, under one key or the other: nothing is half written.
             assert all(opens(old, *row) or opens(new, *row) for row in all_blobs())
             Lease.objects.all().delete()  # its 30 seconds are over
-            assert rotate(started_by="test", pace=PACE).verified, f"step {number}, {name}"
+            assert rotate(EncryptionKeyMover(), started_by="test", pace=PACE).verified, f"step {number}, {name}"
             assert_under(new)
             assert {user_id: texts(user_id) for user_id in USERS} == before
             assert key_report().removable == [old.key_id]
@@ -119,7 +121,7 @@ def rotating(pair: list[str]) -> Iterator[tuple[Key, Key]]:
 
 def steps_of_a_rotation() -> list[str]:
     with stopping_at(-1) as passed:
-        assert rotate(started_by="test", pace=PACE).verified
+        assert rotate(EncryptionKeyMover(), started_by="test", pace=PACE).verified
     return passed
 
 
@@ -133,12 +135,12 @@ def test_an_interrupted_run_gives_the_lease_back_and_goes_on_where_it_stopped(er
     store_all()
     with promoted() as (old, new):
         with stopping_at(30, error()) as passed, pytest.raises(error):
-            rotate(started_by="test", pace=PACE)
+            rotate(EncryptionKeyMover(), started_by="test", pace=PACE)
         assert len(passed) == 30
         interrupted = RotationRun.objects.get()
         assert interrupted.state == "interrupted"
         assert not leases.is_held("rotation")
-        finished = rotate(started_by="test", pace=PACE)
+        finished = rotate(EncryptionKeyMover(), started_by="test", pace=PACE)
         assert (finished.pk, finished.verified) == (interrupted.pk, True)
         assert_only_opens_with(new, old)
 
@@ -149,7 +151,7 @@ def test_a_run_of_a_live_holder_is_not_taken_up() -> None:
         assert rotate_and_die_at(12) == KILLED
         assert leases.is_held("rotation")
         with pytest.raises(leases.LeaseTaken):
-            rotate(started_by="test", pace=PACE)
+            rotate(EncryptionKeyMover(), started_by="test", pace=PACE)
 
 
 def test_the_database_restarted_in_the_middle(cluster_dir: str) -> None:
@@ -164,7 +166,7 @@ def test_the_database_restarted_in_the_middle(cluster_dir: str) -> None:
                 embedded_postgres.ensure_running(cluster_dir, throwaway=True)
 
         steps.observer = restart
-        finished = rotate(started_by="test", pace=PACE)
+        finished = rotate(EncryptionKeyMover(), started_by="test", pace=PACE)
         assert len(restarts) == 2
         assert finished.verified
         assert_only_opens_with(new, old)
@@ -183,7 +185,7 @@ def test_sigterm_to_the_command_leaves_the_run_interrupted() -> None:
         assert caught.value.returncode == 130
         assert RotationRun.objects.get().state == "interrupted"
         steps.observer = None
-        assert rotate(started_by="test").verified
+        assert rotate(EncryptionKeyMover(), started_by="test").verified
 
 
 def test_a_kill_in_the_middle_of_a_batch_leaves_no_row_half_sealed() -> None:

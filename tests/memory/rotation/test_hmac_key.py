@@ -16,18 +16,20 @@ from django.db import connection, connections
 from django.test import override_settings
 
 from database import embedded_postgres
-from keys import heartbeat, leases, steps
+from keys import heartbeat, leases, rotation, steps
 from keys.exceptions import LeaseTaken, MissingKeys, RotationRefused
 from keys.generation import generate_key
 from keys.keyring import HMAC_KEY, HMAC_KEYS_ACCEPTED, get_keyring, parse_key
 from keys.models import KeyRecord, Lease, ProcessHeartbeat, Purpose, RotationRun
+from keys.pace import Pace
+from keys.rotation import plan, rotate
 from keys.status import key_report
 from memory.erasure import delete_document, erase_user
 from memory.index.recipe import configured
 from memory.models import MemoryChunk, MemoryTerm, MemoryVector, Tenant
 from memory.rls import tenant_transaction
-from memory.rotation import hmac_key, tenant_move
-from memory.rotation.hmac_key import plan, rotate
+from memory.rotation import tenant_move
+from memory.rotation.hmac_key import HMACKeyMover
 from memory.search.retrieval import query_memories
 from memory.security import user_hashes
 from memory.tenancy.current_hash import hold_user
@@ -52,7 +54,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def run(**options: Any) -> RotationRun:
-    return rotate(started_by="test", batch=BATCH, **options)
+    report = options.pop("report", None)
+    return rotate(HMACKeyMover(**options), started_by="test", pace=Pace(batch=BATCH), report=report)
 
 
 def serving(**fields: Any) -> None:
@@ -90,7 +93,7 @@ class TestEverythingWell:
                 assert {user_id: (facts(user_id), tenant_facts(user_id)) for user_id in MEMORIES} == before
                 for user_id in MEMORIES:
                     assert_served(user_id)
-                assert plan().tenants == 0
+                assert plan(HMACKeyMover()).tenants_left == 0
 
     def test_vectors_terms_and_seals_are_made_anew(self) -> None:
         store_all()
@@ -164,7 +167,7 @@ class TestMeanwhile:
 
     QUIET = {
         "user ids checked", "small tenant moved", "half copy cleared", "window copied", "window caught up", "caught up",
-        "large tenant flipped", "orphans cleared", "tenant moved", "leftovers cleared", "tenant verified",
+        "large tenant flipped", "orphans cleared", "tenant moved", "killed runs cleaned up", "tenant verified",
     }  # fmt: skip
 
     def test_readers_see_everything_at_every_step(self) -> None:
@@ -266,7 +269,7 @@ class TestRefused:
         store_all()
         with promoted() as (old, new):
             serving(hmac_key_ids=[old.key_id], hmac_current_key_id=old.key_id)
-            with pytest.raises(RotationRefused, match="would not find users under both keys: wsgi web:1"):
+            with pytest.raises(RotationRefused, match="would not find or open what has moved: wsgi web:1"):
                 run()
             ProcessHeartbeat.objects.update(hmac_key_ids=[new.key_id], hmac_current_key_id=new.key_id)
             with pytest.raises(RotationRefused, match=old.key_id):
@@ -279,7 +282,7 @@ class TestRefused:
             assert run().verified
 
     def test_stops_when_such_a_process_turns_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(hmac_key, "LOOK_AT_PROCESSES_SECONDS", 0.0)
+        monkeypatch.setattr(rotation, "LOOK_AT_PROCESSES_SECONDS", 0.0)
         store_all()
 
         def turn_up(step: str) -> None:
@@ -443,7 +446,7 @@ class TestCommand:
             out = io.StringIO()
             call_command("rotate_hmac_key", "--dry-run", stdout=out)
             assert f"2 tenants with 10 chunks are to move to {new.key_id}" in out.getvalue()
-            assert plan().tenants == 2
+            assert plan(HMACKeyMover()).tenants_left == 2
             call_command("rotate_hmac_key", "--batch", "3", stdout=out)
             assert f"{old.key_id} may be removed" in out.getvalue()
             assert_all_moved()

@@ -8,9 +8,11 @@ import pytest
 from keys import steps
 from keys.generation import generate_key
 from keys.models import Lease, RotationRun
+from keys.pace import Pace
+from keys.rotation import rotate
 from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
-from memory.rotation.hmac_key import rotate
+from memory.rotation.hmac_key import HMACKeyMover
 from tests.factories import remember
 from tests.memory.rotation.hmac_rotating import (
     BATCH,
@@ -34,7 +36,8 @@ STEPS = {
     "small tenant's rows read",
     "small tenant's old rows deleted", "small tenant's new rows inserted", "tenant row moved", "small tenant moved",
     "half copy cleared", "window copied", "window caught up", "caught up", "last changes copied",
-    "large tenant flipped", "orphans cleared", "tenant moved", "leftovers cleared", "tenant verified", "verified",
+    "large tenant flipped", "orphans cleared", "tenant moved", "tenant done", "moving pass ended",
+    "killed runs cleaned up", "tenant verified", "verifying pass ended", "old keys retired",
     "run ended", "lease given back",
 }  # fmt: skip
 
@@ -64,7 +67,7 @@ def rotate_and_die_at(number: int) -> int:
                     change_what_was_copied()
 
             steps.observer = die
-            rotate(started_by="a process that will be killed", batch=BATCH)
+            rotate(HMACKeyMover(), started_by="a process that will be killed", pace=Pace(batch=BATCH))
             os._exit(0)
         finally:
             os._exit(1)
@@ -75,7 +78,7 @@ def test_killed_at_every_step_it_serves_everybody_and_finishes_when_run_again() 
     store_all()
     keys = [generate_key()]
     with promoted(keys[0]):
-        rotate(started_by="test", batch=BATCH)
+        rotate(HMACKeyMover(), started_by="test", pace=Pace(batch=BATCH))
     passed: list[str] = []
 
     def note(step: str) -> None:
@@ -85,7 +88,7 @@ def test_killed_at_every_step_it_serves_everybody_and_finishes_when_run_again() 
 
     keys.append(generate_key())
     with promoted(keys[1], keys[0]), observing(note):
-        assert rotate(started_by="test", batch=BATCH).verified
+        assert rotate(HMACKeyMover(), started_by="test", pace=Pace(batch=BATCH)).verified
     assert set(passed) == STEPS
     for number, name in enumerate(passed, start=1):
         keys.append(generate_key())
@@ -97,7 +100,7 @@ def test_killed_at_every_step_it_serves_everybody_and_finishes_when_run_again() 
                 assert_served(user_id)
             assert {user_id: tenant_facts(user_id) for user_id in MEMORIES} == before, f"step {number}, {name}"
             Lease.objects.all().delete()  # its 30 seconds are over
-            finished = rotate(started_by="test", batch=BATCH)
+            finished = rotate(HMACKeyMover(), started_by="test", pace=Pace(batch=BATCH))
             assert finished.verified, f"step {number}, {name}: {finished.failures}"
             assert_all_moved()
             for user_id in MEMORIES:

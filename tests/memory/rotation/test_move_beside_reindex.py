@@ -8,11 +8,13 @@ from django.db import connection
 from django.test import override_settings
 
 from keys import steps
+from keys.pace import Pace
+from keys.rotation import rotate
 from memory.index import reindexing
 from memory.index.recipe import recorded
 from memory.models import MemoryChunk, Tenant
 from memory.rls import tenant_transaction
-from memory.rotation.hmac_key import rotate
+from memory.rotation.hmac_key import HMACKeyMover
 from memory.rotation.integrity import inspect_all
 from memory.security import user_hashes
 from tests.factories import vector_of
@@ -74,7 +76,7 @@ def test_a_reindex_in_the_middle(user_id: str, step: str, monkeypatch: pytest.Mo
                 wait_until_done_or_waiting(beside)
 
         with observing(reindex):
-            finished = rotate(started_by="test", batch=BATCH)
+            finished = rotate(HMACKeyMover(), started_by="test", pace=Pace(batch=BATCH))
         beside.join()
         assert finished.verified, finished.failures
         assert_all_moved()
