@@ -8,6 +8,7 @@ The specification's own modules stand here: `security` (seal and open), `rls` (t
     tenancy/     whose rows a transaction sees, and what guards them in the database
     access/      who calls, and for which user
     index/       what is stored so that a chunk can be found: vectors, keywords, labels
+    documents/   what a client gives, as documents of checked chunks
     search/      a question in, the best chunks out
     rotation/    every row to a new key, and whether all of them still open
     api/         the verbs over HTTP

@@ -23,6 +23,14 @@ class InvalidDocument(SealedMemoryError, ValueError):
         self.message = message
 
 
+class DocumentTooLarge(InvalidDocument):
+    """A document, or a set of them, of more than one request may hold. `field` names the part at fault."""
+
+
+class InvalidJSON(SealedMemoryError, ValueError):
+    """Bytes that are not JSON as RFC 8259 means it. Says where, and repeats nothing of them."""
+
+
 class InvalidFilter(InvalidDocument):
     """A filter that cannot be asked for. `field` names it."""
 

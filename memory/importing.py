@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.exceptions import ValidationError
 
-from memory.api.parsers import strict_json
-from memory.api.serializers import documents_from
-from memory.indexing import Document, existing_doc_ids, index_documents
+from memory.documents.document import Document
+from memory.documents.shape import documents_from
+from memory.documents.strict_json import strict_json
+from memory.exceptions import InvalidDocument, InvalidJSON
+from memory.indexing import existing_doc_ids, index_documents
 
 
 @dataclass
@@ -64,8 +66,8 @@ def parse_line(line: bytes) -> Document:
         (document,) = documents_from(fields)
     except ValidationError as error:
         raise BadLine(_first_finding(error.detail)) from None
-    except APIException as error:
-        raise BadLine(str(error.detail)) from None
+    except (InvalidDocument, InvalidJSON) as error:
+        raise BadLine(str(error)) from None
     return document
 
 

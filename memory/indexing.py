@@ -1,7 +1,7 @@
 """Storing documents: embed, seal, and replace the old chunks by the new ones in one transaction."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -14,7 +14,7 @@ from django.conf import settings
 from psycopg.pq import TransactionStatus
 
 from memory import metrics
-from memory.exceptions import InvalidDocument
+from memory.documents.document import Chunk, Document, refuse_invalid
 from memory.index import rows
 from memory.index.embedding import embed_passages
 from memory.index.recipe import Recipe, configured, recorded
@@ -26,24 +26,6 @@ from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor, prepare_async
 
 ROWS_IN_FLIGHT = 100  # few enough that sealing and writing overlap, enough that statements cost little
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A piece of a document; without `embedding` (float, MEMORY_EMBEDDING_DIM of them) it is embedded here."""
-
-    text: str = field(repr=False)
-    embedding: Sequence[float] | np.ndarray | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True)
-class Document:
-    """What a client stores under one doc_id: ordered chunks and metadata that belongs to all of them."""
-
-    doc_id: str
-    source: str
-    chunks: tuple[Chunk, ...] = field(repr=False)
-    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -68,7 +50,7 @@ def index_documents(*, user_id: str, documents: Sequence[Document]) -> list[Inde
 
     Embeds outside the transaction. Raises InvalidDocument naming the field, InvalidUserId, EmbeddingModelUnavailable.
     """
-    _refuse_invalid(documents)
+    refuse_invalid(documents)
     with metrics.stage("index", "embed"):
         embedded = _embed(documents)
     with metrics.stage("index", "write"), tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
@@ -107,7 +89,7 @@ async def index_memory_chunk(
     chunk's id. Raises InvalidDocument naming the field, InvalidUserId.
     """
     document = Document(doc_id=doc_id, source=source, chunks=(Chunk(text, embedding),), metadata=metadata)
-    _refuse_invalid([document])
+    refuse_invalid([document])
     embedded = _embed([document])
     async with set_rls_context(conn, user_id) as user_hash:
         await prepare_async(conn)
@@ -135,25 +117,6 @@ def existing_doc_ids(*, user_id: str, doc_ids: Sequence[str]) -> set[str]:
             [user_hash, list(doc_ids)],
         )
         return {doc_id for (doc_id,) in cursor.fetchall()}
-
-
-def _refuse_invalid(documents: Sequence[Document]) -> None:
-    seen: set[str] = set()
-    for number, document in enumerate(documents):
-        place = f"documents[{number}]"
-        if document.doc_id in seen:
-            raise InvalidDocument(f"{place}.doc_id", "stands twice in one call.")
-        seen.add(document.doc_id)
-        if not document.doc_id:
-            raise InvalidDocument(f"{place}.doc_id", "must not be empty.")
-        if not document.chunks:
-            raise InvalidDocument(f"{place}.chunks", "must not be empty.")
-        for index, chunk in enumerate(document.chunks):
-            if not chunk.text.strip():
-                raise InvalidDocument(f"{place}.chunks[{index}].text", "must not be empty.")
-        for name, value in (("doc_id", document.doc_id), ("source", document.source)):
-            if "\0" in value:
-                raise InvalidDocument(f"{place}.{name}", "must not contain NUL.")
 
 
 def _embed(documents: Sequence[Document]) -> _Embedded:

@@ -22,7 +22,13 @@ from rest_framework import exceptions as drf
 
 from keys.exceptions import NonceBudgetSpent, NonceBudgetUnknown
 from memory.access import identity
-from memory.exceptions import ChunkNotFound, EmbeddingModelUnavailable, IntegrityFailure, InvalidDocument
+from memory.exceptions import (
+    ChunkNotFound,
+    DocumentTooLarge,
+    EmbeddingModelUnavailable,
+    IntegrityFailure,
+    InvalidDocument,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +66,9 @@ DETAILS = {
     500: "Something went wrong on our side; the log has it under the X-Request-ID of this answer.",
     503: "A part of this service is away; try again after the Retry-After header's seconds.",
 }
+
+
+INVALID = "The request is not valid; see errors."
 
 
 def problem(
@@ -113,7 +122,8 @@ def _domain_problem(exc: Exception) -> HttpResponse | None:
         case ChunkNotFound():
             return problem(404)
         case InvalidDocument():
-            return problem(400, errors=[(exc.field, exc.message)])
+            status = 413 if isinstance(exc, DocumentTooLarge) else 400
+            return problem(status, INVALID, errors=[(exc.field, exc.message)])
         case IntegrityFailure():
             logger.error("integrity failure", extra={"reason": type(exc).__name__})
             return problem(500, "The seal of this memory does not open.", slug="integrity-failure")
@@ -166,7 +176,7 @@ def invalid(detail: Any) -> HttpResponse:
     """400 for a serializer's findings, or 413 when every one of them is about size."""
     leaves = list(_leaves(detail))
     status = 413 if leaves and all(code == "too_large" for _, _, code in leaves) else 400
-    return problem(status, "The request is not valid; see errors.", errors=[leaf[:2] for leaf in leaves])
+    return problem(status, INVALID, errors=[leaf[:2] for leaf in leaves])
 
 
 def _leaves(detail: Any, path: str = "") -> Iterator[tuple[str, str, str]]:

@@ -28,18 +28,18 @@ ROOMS = (
     "rls",
     "access",
     "index",
+    "documents",
     "search",
     "rotation",
     "models",
     "verbs",
     "api",
-    "importing",
     "benchmarks",
     "shell",
 )
 ROOM_OF_MODULE = {
     **dict.fromkeys(("exceptions", "metrics", "security"), "sealing"),
-    **dict.fromkeys(("indexing", "listing", "erasure"), "verbs"),
+    **dict.fromkeys(("indexing", "importing", "listing", "erasure"), "verbs"),
     # What Django looks for by name, and the commands: they may import everything.
     **dict.fromkeys(("admin", "apps", "checks", "management"), "shell"),
 }

@@ -10,14 +10,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from memory.api.fields import safe_name
 from memory.api.schema import answers
 from memory.api.serializers import (
-    BatchInput,
     ChunkOutput,
     DeletedOutput,
     DocumentAddress,
-    DocumentInput,
     ErasureOutput,
     IndexOutput,
     ListInput,
@@ -25,9 +22,10 @@ from memory.api.serializers import (
     PageOutput,
     QueryInput,
     QueryOutput,
-    documents_from,
 )
 from memory.api.throttling import IdentityThrottle
+from memory.documents.fields import safe_name
+from memory.documents.shape import BatchInput, DocumentInput, documents_from
 from memory.erasure import delete_chunk, delete_document, erase_user
 from memory.indexing import index_documents
 from memory.listing import get_chunk, list_chunks

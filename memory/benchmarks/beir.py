@@ -6,8 +6,8 @@ from csv import DictReader
 from dataclasses import dataclass
 from pathlib import Path
 
+from memory.documents.document import Document
 from memory.importing import BadLine, parse_line
-from memory.indexing import Document
 
 
 class BadDataset(ValueError):

@@ -17,8 +17,9 @@ from memory.benchmarks.ranking import ndcg, recall, reciprocal_rank
 from memory.benchmarks.report import Report, Row, Target, at_least, more_than
 from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
 from memory.benchmarks.timing import latencies
+from memory.documents.document import Document
 from memory.index.embedding import embed_query
-from memory.indexing import Document, index_documents
+from memory.indexing import index_documents
 from memory.search.question import Weights
 from memory.search.retrieval import CANDIDATES, query_memories
 from rerank import get_cross_encoder

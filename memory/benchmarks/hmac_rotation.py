@@ -22,7 +22,8 @@ from memory.benchmarks.report import Report, Row, Target, at_least, at_most
 from memory.benchmarks.synthetic import Synthetic, zipf_sizes
 from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
 from memory.benchmarks.timing import percentile
-from memory.indexing import Chunk, Document, index_documents
+from memory.documents.document import Chunk, Document
+from memory.indexing import index_documents
 from memory.rls import tenant_transaction
 from memory.rotation.integrity import inspect_tenant
 from memory.rotation.tenant_move import Move, move_tenant

@@ -16,10 +16,11 @@ from memory.benchmarks.report import Report, Row, Target, at_least
 from memory.benchmarks.synthetic import Synthetic
 from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
 from memory.benchmarks.timing import percentile
+from memory.documents.document import Chunk, Document
 from memory.index import rows
 from memory.index.recipe import configured
 from memory.index.rows import ChunkRow
-from memory.indexing import Chunk, Document, index_documents
+from memory.indexing import index_documents
 from memory.sealing.codecs import JSONCodec, SealedBytes
 from memory.security import user_hashes
 from memory.tenancy import tenant_row

@@ -10,7 +10,8 @@ from django.conf import settings
 from memory.benchmarks.command import progress
 from memory.benchmarks.synthetic import FIRST_RANK, Synthetic, zipf_sizes
 from memory.benchmarks.tenants import benchmark_user, erase
-from memory.indexing import Chunk, Document, index_documents
+from memory.documents.document import Chunk, Document
+from memory.indexing import index_documents
 from memory.models import Tenant
 from memory.rls import tenant_transaction
 

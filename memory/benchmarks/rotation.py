@@ -33,7 +33,8 @@ from memory.benchmarks.report import Report, Row, Target, at_least, at_most
 from memory.benchmarks.synthetic import Synthetic
 from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
 from memory.benchmarks.timing import percentile
-from memory.indexing import Chunk, Document, index_documents
+from memory.documents.document import Chunk, Document
+from memory.indexing import index_documents
 from memory.rls import tenant_transaction, tenant_transaction_by_hash
 from memory.rotation.encryption_key import EncryptionKeyMover
 from memory.search.retrieval import query_memories

@@ -5,6 +5,7 @@ the length of any text. (A splitter that counts the tokens of one candidate afte
 without spaces.)
 """
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from functools import lru_cache
@@ -33,7 +34,7 @@ _BOUNDARIES: Final = (
     _SENTENCE,
     regex.compile(r"(?r)\s"),
 )
-_INK: Final = regex.compile(r"\S")
+_INK: Final = re.compile(r"\S")  # by `re`, whose white space is that of str.strip()
 
 
 def split_text(text: str) -> Iterator[str]:

@@ -66,6 +66,13 @@ BAD = {
 }
 
 
+def test_a_line_of_too_many_chunks_is_a_bad_line(settings: Any) -> None:
+    settings.MEMORY_MAX_CHUNKS = 3
+    report = run(json.dumps({"doc_id": "x", "text": "-" * 5_000}).encode(), line("b", "two"))
+    assert report.bad == [(1, "text: With this, there are more than 3 chunks.")]
+    assert stored() == [("b", "two")]
+
+
 @pytest.mark.parametrize(("bad", "reason"), BAD.items())
 def test_a_bad_line_is_named_and_its_neighbours_are_stored(bad: bytes, reason: str) -> None:
     report = run(line("a", "one"), bad + b"\n", line("b", "two"))

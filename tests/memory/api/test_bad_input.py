@@ -1,7 +1,7 @@
 """What must not get in: the right 4xx, the field by its name, nothing written, nothing repeated."""
 
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from django.test import Client
@@ -252,6 +252,32 @@ def test_other_sizes_are_413_naming_the_field(client: Client, settings: Any) -> 
     assert refused(client, INDEX, {"text": "a", "doc_id": "d" * 513}, 413) == ["doc_id"]
     assert refused(client, INDEX, {"text": "a", "source": "s" * 256}, 413) == ["source"]
     assert refused(client, QUERY, {"query": "q" * 9_000}, 413) == ["query"]
+
+
+def test_more_chunks_than_a_request_may_make_are_413_naming_the_text_and_the_number(
+    client: Client, settings: Any
+) -> None:
+    settings.MEMORY_MAX_CHUNKS = 3
+    hyphens = "-" * 1_000_000
+    assert refused(client, INDEX, {"text": hyphens}, 413) == ["text"]
+    documents = [{"text": "a", "embedding": vector()}, {"text": hyphens}, {"chunks": ["a"]}]
+    assert refused(client, INDEX, {"documents": documents}, 413) == ["documents[1].text"]
+    assert "3 chunks" in post(client, INDEX, {"text": hyphens}).json()["errors"][0]["message"]
+
+
+def test_nothing_is_split_where_a_limit_is_passed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def split_text(text: str) -> NoReturn:
+        raise AssertionError("split")
+
+    monkeypatch.setattr("memory.documents.splitting.split_text", split_text)
+    chunks = ["a"] * 600
+    assert refused(client, INDEX, {"documents": [{"text": "a"}, {"chunks": chunks}, {"chunks": chunks}]}, 413)
+    assert refused(client, INDEX, {"documents": [{"text": "a"}, {"text": "a" * 2_000_000}]}, 413)
+
+
+def test_a_text_that_takes_too_long_to_split_is_413(client: Client, settings: Any) -> None:
+    settings.MEMORY_SPLIT_SECONDS = -1.0
+    assert refused(client, INDEX, {"text": "a word " * 1000}, 413) == ["text"]
 
 
 def test_finding_of_another_kind_beside_a_size_is_400(client: Client) -> None:

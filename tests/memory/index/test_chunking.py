@@ -116,7 +116,7 @@ def test_chunks_come_one_by_one() -> None:
 
 
 PIECES = st.sampled_from(
-    [*UNITS, "A sentence of prose. ", "\n\n", "\r\n", "。", "word ", "\u2028", "뼀", "\0", "\u0085"]
+    [*UNITS, "A sentence of prose. ", "\n\n", "\r\n", "。", "word ", "\u2028", "뼀", "\0", "\u0085", "\x1c"]
 )
 
 
@@ -133,5 +133,6 @@ def test_nothing_but_white_space_is_lost_and_every_chunk_fits(pieces: list[tuple
     with override_settings(MEMORY_CHUNK_TOKENS=capacity):
         chunks = split_text(text)
     assert squeezed("".join(chunks)) == squeezed(text)
+    assert all(chunk.strip() for chunk in chunks) or not text.strip()
     # One character may be more tokens than any capacity, and is left whole.
     assert all(tokens(chunk) <= capacity or len(chunk) == 1 for chunk in chunks)

@@ -1,0 +1,10 @@
+"""What a client gives, as documents of checked chunks.
+
+    document     `Document` and `Chunk`, and the rules that a set of documents keeps
+    splitting    texts into chunks, within what one request may make and take
+    strict_json  JSON as RFC 8259 means it, from the bytes of a body or of a line
+    fields       fields that take exactly what they say
+    shape        the JSON of one document or of many, and the documents it stands for
+
+The API and an import read documents here, `memory.indexing` stores them. Imports `index` and `memory.exceptions`.
+"""

@@ -1,0 +1,93 @@
+"""The JSON of one document, or of many, and the documents it stands for. What JSON may look like, nothing else."""
+
+import uuid
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from memory.documents.document import Chunk, Document
+from memory.documents.fields import BoundedList, Embedding, ExactText, Metadata, StrictSerializer
+from memory.documents.splitting import ChunkAllowance
+
+MAX_DOC_ID_BYTES = 512
+MAX_SOURCE_BYTES = 255
+
+
+class ChunkInput(StrictSerializer):
+    text = ExactText(limit="MEMORY_MAX_TEXT_BYTES")
+    embedding = Embedding(required=False)
+
+
+@extend_schema_field({"oneOf": [{"type": "string"}, {"$ref": "#/components/schemas/ChunkInputRequest"}]})
+class ChunkField(serializers.Field[Any, Any, Any, Any]):
+    """One chunk: its text, or {text, embedding}."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        try:
+            return ChunkInput().run_validation({"text": data} if isinstance(data, str) else data)
+        except serializers.ValidationError as error:
+            detail: Any = error.detail
+            raise serializers.ValidationError(detail["text"] if isinstance(data, str) else detail) from None
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class DocumentInput(StrictSerializer):
+    """One document: a `text`, which is split when it is long, or ordered `chunks`, which are kept as they are."""
+
+    doc_id = ExactText(
+        limit=MAX_DOC_ID_BYTES, required=False, help_text="Replaces what stands under it; made up when left out."
+    )
+    source = ExactText(limit=MAX_SOURCE_BYTES, required=False, allow_blank=True, default="")  # type: ignore[assignment]
+    text = ExactText(limit="MEMORY_MAX_TEXT_BYTES", required=False)
+    embedding = Embedding(required=False, help_text="Of `text`, which then stays in one piece.")
+    chunks = BoundedList(child=ChunkField(), limit="MEMORY_MAX_CHUNKS", required=False)
+    metadata = Metadata(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("text" in attrs) == ("chunks" in attrs):
+            raise serializers.ValidationError({"text": "Give either text or chunks."})
+        if "embedding" in attrs and "chunks" in attrs:
+            raise serializers.ValidationError({"embedding": "Give each chunk its own embedding."})
+        return attrs
+
+
+class BatchInput(StrictSerializer):
+    documents = BoundedList(child=DocumentInput(), limit="MEMORY_MAX_BATCH")
+
+
+def documents_from(data: Any) -> list[Document]:
+    """The documents of a request body or of a line: one document, or {"documents": [...]}; long texts are split.
+
+    Raises DRF's ValidationError for the shape of the JSON, DocumentTooLarge for too many chunks.
+    """
+    batch = isinstance(data, dict) and "documents" in data
+    serializer = (BatchInput if batch else DocumentInput)(data=data)
+    serializer.is_valid(raise_exception=True)
+    given = serializer.validated_data["documents"] if batch else [serializer.validated_data]
+    allowance = ChunkAllowance()
+    # Before anything is split: a hundred documents of a thousand letters each, 400 KB in all, are 100,000 rows.
+    allowance.take(sum(len(fields.get("chunks", ())) for fields in given), "documents")
+    return [
+        _document(fields, allowance, f"documents[{number}].text" if batch else "text")
+        for number, fields in enumerate(given)
+    ]
+
+
+def _document(fields: dict[str, Any], allowance: ChunkAllowance, place: str) -> Document:
+    return Document(
+        doc_id=fields.get("doc_id") or str(uuid.uuid4()),
+        source=fields["source"],
+        chunks=_chunks(fields, allowance, place),
+        metadata=fields.get("metadata", {}),
+    )
+
+
+def _chunks(fields: dict[str, Any], allowance: ChunkAllowance, place: str) -> tuple[Chunk, ...]:
+    if "chunks" in fields:
+        return tuple(Chunk(text=chunk["text"], embedding=chunk.get("embedding")) for chunk in fields["chunks"])
+    if "embedding" in fields:
+        return (Chunk(text=fields["text"], embedding=fields["embedding"]),)
+    return allowance.split(fields["text"], place)
