@@ -15,6 +15,7 @@ from django.test import Client
 
 from memory.access.tokens import ACT_FOR_USERS, AccessToken, ServiceAccount
 from memory.indexing import Chunk, Document, index_documents
+from memory.search.filters import Scope
 from memory.search.retrieval import Match, query_memories
 
 API = "/api/v1"
@@ -93,9 +94,11 @@ def remember(user_id: str, doc_id: str, *texts: str, **fields: Any) -> list[UUID
     return indexed.chunk_ids
 
 
-def recall(user_id: str, text: str, top_k: int = 5, **filters: Any) -> list[Match]:
+def recall(user_id: str, text: str, top_k: int = 5, **scope: Any) -> list[Match]:
     """What a user finds for a text, by its vector."""
-    return query_memories(user_id=user_id, query=text, embedding=vector_of(text), top_k=top_k, **filters).matches
+    return query_memories(
+        user_id=user_id, query=text, embedding=vector_of(text), top_k=top_k, scope=Scope(**scope)
+    ).matches
 
 
 def texts(matches: Sequence[Match]) -> list[str]:

@@ -1,5 +1,6 @@
 """The shapes of questions, parameters and answers. Those of documents are in `memory.documents.shape`."""
 
+import dataclasses
 import uuid
 from typing import Any
 
@@ -17,6 +18,7 @@ from memory.documents.fields import (
 )
 from memory.documents.shape import MAX_DOC_ID_BYTES, MAX_SOURCE_BYTES
 from memory.listing import Page
+from memory.search.filters import Scope
 from rerank import SkipReason
 
 MAX_TOP_K = 100
@@ -39,6 +41,10 @@ class QueryInput(StrictSerializer):
     embedding = Embedding(required=False, help_text="Of `query`; the service embeds it when left out.")
     explain = ExactBoolean(default=False, help_text="Add the parts of each score.")
     rerank = ExactBoolean(default=True, help_text="Let the cross-encoder reorder what was found.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        narrowing = {part.name: attrs.pop(part.name) for part in dataclasses.fields(Scope) if part.name in attrs}
+        return {**attrs, "scope": Scope(**narrowing)}
 
 
 class ListInput(StrictSerializer):

@@ -1,7 +1,7 @@
 """Answering a question: embed it, find candidates, open their seals, rerank, return the best. One function per step."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
@@ -17,7 +17,7 @@ from memory.index.vectors import as_embedding
 from memory.rls import tenant_transaction
 from memory.sealing.codecs import JSONCodec, TextCodec
 from memory.sealing.opening import SealedRow, open_seals
-from memory.search.filters import Scalar, Scope
+from memory.search.filters import EVERYTHING, Scope
 from memory.search.matches import Explanation, Match
 from memory.search.question import Question, Weights, question
 from memory.search.reranking import reorder
@@ -66,23 +66,18 @@ def query_memories(
     user_id: str,
     query: str,
     top_k: int,
-    source: str | None = None,
-    doc_id: str | None = None,
+    scope: Scope = EVERYTHING,
     embedding: Sequence[float] | np.ndarray | None = None,
-    created_after: datetime | None = None,
-    created_before: datetime | None = None,
-    metadata: Mapping[str, Scalar] | None = None,
     weights: Weights | None = None,
     explain: bool = False,
     rerank: bool = True,
 ) -> QueryResult:
     """The `top_k` best chunks for a question, of this user alone.
 
-    `embedding` (MEMORY_EMBEDDING_DIM floats) stands in for the model's. `created_after` is inclusive, `created_before`
-    exclusive; `metadata` holds keys that MEMORY_FILTERABLE_METADATA names and what they must equal. `explain` adds the
-    parts of each retrieval score. `rerank` lets the cross-encoder reorder the candidates; its failure is never one of
-    the answer. A row whose seal does not open is logged by id, counted and left out. Raises InvalidDocument
-    (InvalidFilter for a filter) naming the field, InvalidUserId, EmbeddingModelUnavailable.
+    `scope`: which of the user's rows are asked. `embedding` (MEMORY_EMBEDDING_DIM floats) stands in for the model's.
+    `explain` adds the parts of each retrieval score. `rerank` lets the cross-encoder reorder the candidates; its
+    failure is never one of the answer. A row whose seal does not open is logged by id, counted and left out. Raises
+    InvalidDocument (InvalidFilter for a filter) naming the field, InvalidUserId, EmbeddingModelUnavailable.
     """
     timings: dict[str, float] = {}
     with metrics.stage("query", "embed", timings):
@@ -92,12 +87,8 @@ def query_memories(
             user_id=user_id,
             vector=vector,
             limit=max(CANDIDATES, top_k),
-            source=source,
-            doc_id=doc_id,
             query=query,
-            created_after=created_after,
-            created_before=created_before,
-            metadata=metadata,
+            scope=scope,
             weights=weights,
             model=settings.MEMORY_EMBEDDING_MODEL if embedding is None else None,
         )
@@ -119,12 +110,8 @@ def find_candidates(
     user_id: str,
     vector: np.ndarray,
     limit: int,
-    source: str | None = None,
-    doc_id: str | None = None,
     query: str = "",
-    created_after: datetime | None = None,
-    created_before: datetime | None = None,
-    metadata: Mapping[str, Scalar] | None = None,
+    scope: Scope = EVERYTHING,
     weights: Weights | None = None,
     model: str | None = None,
 ) -> tuple[str, list[Candidate]]:
@@ -134,13 +121,6 @@ def find_candidates(
     keywords; without one the vectors decide alone. `model`: which one made the vector, None for the client's own; a
     tenant whose rows wait for a reindex under a new model is answered by keywords meanwhile. Raises InvalidFilter.
     """
-    scope = Scope(
-        source=source,
-        doc_id=doc_id,
-        created_after=created_after,
-        created_before=created_before,
-        metadata=metadata or {},
-    )
     weights = weights or Weights.configured()
 
     def ask(recipe: Recipe) -> Question:

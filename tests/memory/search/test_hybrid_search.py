@@ -9,6 +9,7 @@ from memory.exceptions import InvalidFilter
 from memory.indexing import Chunk, Document, index_documents
 from memory.models import MemoryChunk, MemoryVector
 from memory.rls import tenant_transaction
+from memory.search.filters import Scope
 from memory.search.question import Weights
 from memory.search.retrieval import find_candidates, query_memories
 from tests.memory.brute_force import fused
@@ -44,8 +45,10 @@ def store(user_id, documents, **fields):
     return [chunk_id for document in indexed for chunk_id in document.chunk_ids]
 
 
-def found(user_id, query, vector, limit=24, **options):
-    return find_candidates(user_id=user_id, query=query, vector=vector, limit=limit, **options)[1]
+def found(user_id, query, vector, limit=24, weights=None, model=None, **scope):
+    return find_candidates(
+        user_id=user_id, query=query, vector=vector, limit=limit, weights=weights, model=model, scope=Scope(**scope)
+    )[1]
 
 
 @pytest.mark.parametrize("rotation", [True, False])
