@@ -6,6 +6,8 @@
     tenant_copy      rows read under one user hash, rebuilt and written under another
     user_ids         a tenant's sealed user id, opened and compared with its hash
     integrity        does everything still open, and does the index still say what the seals say?
+    row_integrity    a tenant's rows compared with their seals
+    findings         what such an inspection found
 
 Imports `index`, `tenancy`, `sealing`, `memory.rls` and `keys`; no other room.
 """

@@ -18,7 +18,8 @@ from keys.movers import KeyCount, Plan
 from keys.retry_while_away import retry_while_away
 from keys.runs import FailedRow, Progress
 from memory.exceptions import SealedMemoryError
-from memory.rotation.integrity import Finding, inspect_tenant, orphan_findings
+from memory.rotation.findings import Finding
+from memory.rotation.integrity import inspect_tenant, orphan_findings
 from memory.rotation.tenant_copy import RowsUnreadable
 from memory.rotation.tenant_move import Move, clear_orphans, move_tenant
 from memory.rotation.user_ids import UserIdUnreadable, tenant_facts

@@ -8,13 +8,15 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
-from memory.rotation.integrity import Inspection, inspect_all
+from memory.rotation.findings import Inspection
+from memory.rotation.integrity import inspect_all
 from memory.tenancy.census import totals_by_hmac_key
 
 
 class Command(BaseCommand):
     help = (
-        "Open every row, compare vectors with their sealed originals, check chunk counts and orphan hashes."
+        "Open every row, compare vectors, keywords, labels and postings with their sealed originals, check chunk counts"
+        " and orphan hashes."
         " Exit code 1 when anything is not as it should be."
     )
 
@@ -32,17 +34,19 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps({"sample": sample, **asdict(seen)}))
         else:
             self._say(seen)
-        if seen.findings:
-            raise CommandError(f"{len(seen.findings)} things are not as they should be.")
+        if seen.found:
+            raise CommandError(f"{seen.found:,} things are not as they should be.")
 
     def _say(self, seen: Inspection) -> None:
         for finding in seen.findings:
             self.stdout.write(str(finding))
+        if more := seen.found - len(seen.findings):
+            self.stdout.write(f"… and {more:,} more.")
         self.stdout.write(
             f"{seen.tenants:,} tenants, {seen.rows:,} rows opened, {seen.drifted:,} under another key than they name"
             " (mended by the next rotate_encryption_key)."
         )
-        if not seen.findings:
+        if not seen.found:
             self.stdout.write(self.style.SUCCESS("Everything is as it should be."))
 
 

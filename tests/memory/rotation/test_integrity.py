@@ -10,19 +10,25 @@ from django.db import connection
 from django.test import override_settings
 
 from keys.generation import generate_key
-from memory.models import MemoryChunk
+from memory.index.keywords import sparse
+from memory.index.reindexing import reindex_tenant
+from memory.models import MemoryChunk, MemoryVector
 from memory.rls import tenant_transaction
-from memory.rotation.integrity import (
+from memory.rotation import findings, row_integrity
+from memory.rotation.findings import (
     COLUMNS,
     COUNT,
+    KEYWORDS,
     KNOWN_TWICE,
+    LABELS,
     ORPHANS,
+    POSTINGS,
     UNKNOWN_KEY,
     UNREADABLE,
     USER_ID,
     VECTOR,
-    inspect_all,
 )
+from memory.rotation.integrity import inspect_all
 from memory.security import user_hashes
 from tests.factories import ALICE, BOB, remember
 from tests.memory.rotation.hmac_rotating import promoted
@@ -98,6 +104,81 @@ def test_columns_that_the_index_repeats_wrongly() -> None:
     assert found() == [(COLUMNS, prefix())]
 
 
+@pytest.mark.parametrize(
+    "wrong", ["NULL", "(SELECT lexical FROM memory_vectors WHERE chunk_index = 1)", "lexical * lexical"]
+)
+def test_keywords_that_are_not_the_texts(wrong: str) -> None:
+    if "*" in wrong:  # the right terms with other weights
+        with tenant_transaction(ALICE):
+            lexical = MemoryVector.objects.get(chunk_index=0).lexical
+        heavier = {index: 2 * value for index, value in zip(lexical.indices(), lexical.values(), strict=True)}
+        damage("UPDATE memory_vectors SET lexical = %s WHERE chunk_index = 0", sparse(heavier))
+    else:
+        damage(f"UPDATE memory_vectors SET lexical = {wrong} WHERE chunk_index = 0")
+    assert found() == [(KEYWORDS, prefix())]
+
+
+@pytest.mark.parametrize("wrong", ["'{}'", "labels || 1::bigint"])
+def test_labels_that_are_not_the_metadatas(wrong: str, settings: Any) -> None:
+    settings.MEMORY_FILTERABLE_METADATA = ["room"]
+    remember("person:3", "diary", "Venus", metadata={"room": "attic"})
+    assert found() == []
+    with tenant_transaction("person:3"), connection.cursor() as cursor:
+        cursor.execute(f"UPDATE memory_vectors SET labels = {wrong}")
+    assert [kind for kind, _ in found()] == [LABELS]
+
+
+ONE = "ctid = (SELECT ctid FROM memory_terms ORDER BY term LIMIT 1)"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"DELETE FROM memory_terms WHERE {ONE}",
+        f"UPDATE memory_terms SET weight = weight + 1 WHERE {ONE}",
+        f"UPDATE memory_terms SET term = 77 WHERE {ONE}",
+        "UPDATE memory_vectors SET outgrown = false WHERE doc_id = 'more'",
+    ],
+    ids=["one missing", "another weight", "another term", "of a row that is still scanned"],
+)
+def test_postings_that_are_not_the_texts(statement: str, settings: Any) -> None:
+    settings.MEMORY_EXACT_SCAN_MAX = 1
+    remember(ALICE, "more", "Vostok")
+    assert found() == []
+    damage(statement)
+    assert found() == [(POSTINGS, prefix())]
+
+
+def test_findings_are_counted_and_only_the_first_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findings, "MOST_KEPT", 2)
+    remember(ALICE, "more", "Vostok", "Voskhod", "Soyuz")
+    with tenant_transaction(ALICE), connection.cursor() as cursor:
+        cursor.execute(f"UPDATE memory_chunks SET text_cipher = {FLIP.format('text_cipher')}")
+    seen = inspect_all()
+    assert (seen.found, len(seen.findings)) == (5, 2)
+    out = io.StringIO()
+    with pytest.raises(CommandError, match="^5 things"):
+        call_command("verify_integrity", stdout=out)
+    assert out.getvalue().count("unreadable: ") == 2
+    assert "… and 3 more." in out.getvalue()
+
+
+def test_a_reindex_in_the_middle_is_no_damage(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are compared under the index settings that are recorded when they are read."""
+    monkeypatch.setattr(row_integrity, "ROWS_A_READ", 1)
+    settings.MEMORY_VECTOR_ROTATION = False
+    reindexed: list[int] = []
+
+    def reindex(rows: int) -> None:
+        if not reindexed:
+            reindexed.append(rows)
+            for user_id in (ALICE, BOB):
+                reindex_tenant(str(user_hashes(user_id)[0]))
+
+    assert inspect_all(advance=reindex).findings == []
+    assert reindexed
+
+
 def test_a_wrong_count() -> None:
     damage("UPDATE tenants SET chunk_count = 7")
     assert found() == [(COUNT, prefix())]
@@ -170,7 +251,8 @@ def test_the_command_reports_by_tenant_prefix_and_fails() -> None:
 def test_the_command_prints_one_json_object() -> None:
     out = io.StringIO()
     call_command("verify_integrity", "--json", stdout=out)
-    assert json.loads(out.getvalue()) == {"sample": 1.0, "tenants": 2, "rows": 3, "drifted": 0, "findings": []}
+    seen = {"sample": 1.0, "tenants": 2, "rows": 3, "drifted": 0, "found": 0, "findings": []}
+    assert json.loads(out.getvalue()) == seen
 
 
 @pytest.mark.parametrize("share", ["0", "2", "some"])

@@ -1,0 +1,54 @@
+"""What an inspection found: each finding by kind, tenant prefix and row, never by content."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+UNREADABLE, UNKNOWN_KEY, COLUMNS = "unreadable", "unknown key", "columns"
+VECTOR, KEYWORDS, LABELS, POSTINGS = "vector", "keywords", "labels", "postings"
+COUNT, USER_ID, ORPHANS, KNOWN_TWICE = "count", "user id", "orphans", "known twice"
+
+MOST_KEPT = 1_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be. `tenant` is the first 8 hex of the hash; nothing here is content."""
+
+    kind: str
+    tenant: str
+    row: str
+    key_id: str
+    detail: str
+
+    def __str__(self) -> str:
+        where = f"tenant {self.tenant}" + (f", row {self.row}" if self.row else "")
+        return f"{self.kind}: {where} (key {self.key_id or '–'}): {self.detail}"
+
+
+@dataclass
+class Inspection:
+    """What was looked at, how much was found, and the first thousand findings.
+
+    `drifted` rows open under another key than the one they name.
+    """
+
+    tenants: int = 0
+    rows: int = 0
+    drifted: int = 0
+    found: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    def report(self, findings: Iterable[Finding]) -> None:
+        """Count findings, and keep them while there is room."""
+        for finding in findings:
+            self.found += 1
+            if len(self.findings) < MOST_KEPT:
+                self.findings.append(finding)
+
+    def add(self, other: "Inspection") -> None:
+        """Take another inspection's figures and findings in."""
+        self.tenants += other.tenants
+        self.rows += other.rows
+        self.drifted += other.drifted
+        self.report(other.findings)
+        self.found += other.found - len(other.findings)

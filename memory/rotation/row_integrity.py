@@ -1,0 +1,156 @@
+"""Compares a tenant's rows with their seals: what opens gives vector, keywords, labels and postings anew."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import numpy as np
+from pgvector import SparseVector
+
+from keys.exceptions import KeyConfigurationError
+from keys.keyring import get_keyring
+from keys.retry_while_away import retry_while_away
+from memory.exceptions import IntegrityFailure, UnknownKeyId
+from memory.index.keywords import lexical_column
+from memory.index.labels import labels
+from memory.index.recipe import recorded
+from memory.index.vectors import original_from, searchable
+from memory.rls import tenant_transaction_by_hash
+from memory.rotation.findings import (
+    COLUMNS,
+    KEYWORDS,
+    LABELS,
+    POSTINGS,
+    UNKNOWN_KEY,
+    UNREADABLE,
+    VECTOR,
+    Finding,
+    Inspection,
+)
+from memory.sealing.codecs import JSONCodec, TextCodec
+from memory.sealing.opening import SealedRow, open_seals
+from memory.security import UserHash
+from memory.tenancy.cursors import binary_cursor
+
+# Cosines move by less than this. Turning a unit vector in float32 is exact to about 1e-6.
+TOLERANCE = 1e-4
+ROWS_A_READ = 500
+
+# The index settings are read in the statement that reads the rows: a reindex in between is no damage.
+ROWS = """
+SELECT c.id, c.text_cipher, c.meta_cipher, c.emb_cipher, c.enc_key_id,
+       (SELECT recipe FROM tenants WHERE user_hash = %(user_hash)s), v.embedding, v.lexical, v.labels, v.outgrown,
+       (v.doc_id, v.source, v.chunk_index, v.created_at) = (c.doc_id, c.source, c.chunk_index, c.created_at),
+       ARRAY(SELECT term FROM memory_terms WHERE user_hash = %(user_hash)s AND id = c.id ORDER BY term),
+       ARRAY(SELECT weight FROM memory_terms WHERE user_hash = %(user_hash)s AND id = c.id ORDER BY term)
+FROM memory_chunks c LEFT JOIN memory_vectors v ON v.user_hash = c.user_hash AND v.id = c.id
+WHERE c.user_hash = %(user_hash)s AND c.id > %(after)s AND (%(sample)s::float8 >= 1 OR random() < %(sample)s::float8)
+ORDER BY c.id LIMIT %(limit)s
+"""
+
+_text, _json = TextCodec(), JSONCodec()
+
+
+class Row(NamedTuple):
+    """A chunk as it lies there, with what it is found by, and the index settings recorded for its tenant."""
+
+    id: UUID
+    text_cipher: bytes
+    meta_cipher: bytes
+    emb_cipher: bytes
+    key_id: str
+    recipe: str | None
+    embedding: Any
+    lexical: SparseVector | None
+    labels: list[int] | None
+    outgrown: bool | None
+    columns_agree: bool | None
+    terms: list[int]
+    weights: list[float]
+
+
+def inspect_rows(seen: Inspection, user_hash: UserHash, sample: float) -> Iterator[int]:
+    """Look at a share of a tenant's rows, and report to `seen`; yields how many rows each read looked at."""
+    after = UUID(int=0)
+    while rows := retry_while_away(_read, user_hash, after, sample):
+        seen.rows += len(rows)
+        seen.report(_inspect(seen, user_hash, rows))
+        yield len(rows)
+        after = rows[-1].id
+
+
+def _read(user_hash: UserHash, after: UUID, sample: float) -> list[Row]:
+    with tenant_transaction_by_hash(user_hash), binary_cursor() as cursor:
+        cursor.execute(ROWS, {"user_hash": user_hash, "after": after, "sample": sample, "limit": ROWS_A_READ})
+        return [Row(*row) for row in cursor.fetchall()]
+
+
+def _inspect(seen: Inspection, user_hash: UserHash, rows: Sequence[Row]) -> Iterator[Finding]:
+    opened: list[tuple[Row, str, dict[str, Any], np.ndarray]] = []
+    for row in rows:
+        sealed = SealedRow(user_hash, "memory_chunks", (user_hash, row.id), row.key_id)
+        try:
+            (text, metadata, original), drifted = open_seals(
+                sealed,
+                (row.text_cipher, _text.decode),
+                (row.meta_cipher, _json.decode),
+                (row.emb_cipher, original_from),
+            )
+        except IntegrityFailure as failure:
+            kind = UNKNOWN_KEY if isinstance(failure, UnknownKeyId) else UNREADABLE
+            yield _finding(kind, user_hash, row, failure.reason)
+        else:
+            seen.drifted += drifted
+            opened.append((row, text, metadata, original))
+        if row.embedding is None:
+            yield _finding(COLUMNS, user_hash, row, "it has no vector")
+        elif not row.columns_agree:
+            yield _finding(COLUMNS, user_hash, row, "the index repeats its columns wrongly")
+    indexed = [each for each in opened if each[0].embedding is not None]
+    if indexed and _holds(user_hash.hmac_key_id):
+        yield from _inspect_vectors(user_hash, [row for row, *_ in indexed], [original for *_, original in indexed])
+        for row, text, metadata, _ in indexed:
+            yield from _inspect_keywords(user_hash, row, text, metadata)
+
+
+def _inspect_vectors(user_hash: UserHash, rows: Sequence[Row], originals: Sequence[np.ndarray]) -> Iterator[Finding]:
+    wanted = searchable(np.stack(originals), user_hash, recorded(rows[0].recipe or ""))
+    stored = np.stack([row.embedding.to_numpy() for row in rows])
+    distances = np.abs(wanted - stored).max(axis=1)
+    for row, distance in zip(rows, distances, strict=True):
+        if not distance <= TOLERANCE:
+            detail = f"the vector in the index is not its sealed original's (off by {distance:.2g})"
+            yield _finding(VECTOR, user_hash, row, detail)
+
+
+def _inspect_keywords(user_hash: UserHash, row: Row, text: str, metadata: dict[str, Any]) -> Iterator[Finding]:
+    recipe = recorded(row.recipe or "")
+    wanted = _weights(lexical_column(text, user_hash, recipe))
+    if (row.lexical is None) != (recipe.language is None) or not _same(_weights(row.lexical), wanted):
+        yield _finding(KEYWORDS, user_hash, row, "the keywords in the index are not its sealed text's")
+    if not _same(dict(zip(row.terms, row.weights, strict=True)), wanted if row.outgrown else {}):
+        what = "are not its sealed text's" if row.outgrown else "are there, although it is still scanned"
+        yield _finding(POSTINGS, user_hash, row, f"its postings {what}")
+    if sorted(row.labels or ()) != labels(user_hash, metadata, recipe):
+        yield _finding(LABELS, user_hash, row, "the labels in the index are not its sealed metadata's")
+
+
+def _weights(lexical: SparseVector | None) -> dict[int, float]:
+    return {} if lexical is None else dict(zip(lexical.indices(), lexical.values(), strict=True))
+
+
+def _same(stored: dict[int, float], wanted: dict[int, float]) -> bool:
+    return stored.keys() == wanted.keys() and all(abs(stored[term] - wanted[term]) <= TOLERANCE for term in wanted)
+
+
+def _finding(kind: str, user_hash: UserHash, row: Row, detail: str) -> Finding:
+    return Finding(kind, user_hash[:8], str(row.id), row.key_id, detail)
+
+
+def _holds(hmac_key_id: str) -> bool:
+    """Whether this process has the HMAC key; without it what the index holds of a tenant cannot be made anew."""
+    try:
+        get_keyring().hashing_key(hmac_key_id)
+    except KeyConfigurationError:
+        return False
+    return True
