@@ -1,6 +1,6 @@
 """Storing documents: embed, seal, and replace the old chunks by the new ones in one transaction."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -25,7 +25,8 @@ from memory.rls import set_rls_context, tenant_transaction
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor, prepare_async
 
-ROWS_IN_FLIGHT = 100  # few enough that sealing and writing overlap, enough that statements cost little
+# Chunks that a document had, by doc_id: how many, and since when.
+Replaced = dict[str, tuple[int, datetime]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def index_documents(*, user_id: str, documents: Sequence[Document]) -> list[Inde
     with metrics.stage("index", "write"), tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
         tenant = tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())
         replaced = _delete_old(cursor, user_hash, documents)
-        ids = list(_insert(cursor, user_hash, _seal(user_hash, embedded, replaced, recorded(tenant.recipe))))
+        sealed = _seal(user_hash, embedded, replaced, recorded(tenant.recipe))
+        ids = rows.insert_rows(cursor.connection, user_hash, sealed)
         if change := len(ids) - sum(count for count, _ in replaced.values()):
             cursor.execute(*tenant_row.count(user_hash, change))
     metrics.CHUNKS_INDEXED.inc(len(ids))
@@ -97,16 +99,15 @@ async def index_memory_chunk(
             cursor.format = psycopg.pq.Format.BINARY
             tenant = await tenant_row.lock_or_create_async(cursor, user_id, user_hash, configured().as_text())
             await cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [doc_id]])
-            replaced = {name: (count, created) for name, count, created in await cursor.fetchall()}
-            (row,) = _seal(user_hash, embedded, replaced, recorded(tenant.recipe))
-            await cursor.execute(rows.INSERT_CHUNKS, rows.insert_parameters(user_hash, [row]))
-            (chunk_id,) = await cursor.fetchone() or (None,)
+            replaced = _replaced(await cursor.fetchall())
+            sealed = list(_seal(user_hash, embedded, replaced, recorded(tenant.recipe)))
+            (chunk_id,) = await rows.insert_rows_async(conn, user_hash, sealed)
             gone = sum(count for count, _ in replaced.values())
             await cursor.execute(*tenant_row.count(user_hash, 1 - gone))
     metrics.CHUNKS_INDEXED.inc()
     if has_outgrown(tenant.chunk_count) and conn.info.transaction_status == TransactionStatus.IDLE:
         await sync_to_async(keep_up)(user_id=user_id, written=1)
-    return UUID(str(chunk_id))
+    return chunk_id
 
 
 def existing_doc_ids(*, user_id: str, doc_ids: Sequence[str]) -> set[str]:
@@ -142,9 +143,7 @@ def _fields(documents: Sequence[Document]) -> list[str]:
     ]
 
 
-def _seal(
-    user_hash: str, embedded: _Embedded, replaced: Mapping[str, tuple[int, datetime | None]], recipe: Recipe
-) -> Iterator[ChunkRow]:
+def _seal(user_hash: str, embedded: _Embedded, replaced: Replaced, recipe: Recipe) -> Iterator[ChunkRow]:
     plain = [
         PlainChunk(
             doc_id=document.doc_id,
@@ -160,20 +159,15 @@ def _seal(
     return build_rows(user_hash, plain, embedded.vectors, recipe)
 
 
-def _delete_old(
-    cursor: psycopg.Cursor[Any], user_hash: str, documents: Sequence[Document]
-) -> dict[str, tuple[int, datetime | None]]:
+def _delete_old(cursor: psycopg.Cursor[Any], user_hash: str, documents: Sequence[Document]) -> Replaced:
     cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [document.doc_id for document in documents]])
-    return {doc_id: (count, created_at) for doc_id, count, created_at in cursor.fetchall()}
+    return _replaced(cursor.fetchall())
 
 
-def _insert(cursor: psycopg.Cursor[Any], user_hash: str, sealed: Iterator[ChunkRow]) -> Iterator[UUID]:
-    # In a pipeline: Postgres writes the rows of one statement while those of the next are being sealed.
-    cursor.executemany(rows.INSERT_CHUNKS, _statements(user_hash, sealed), returning=True)
-    for result in cursor.results():
-        yield from (chunk_id for (chunk_id,) in result)
-
-
-def _statements(user_hash: str, sealed: Iterator[ChunkRow]) -> Iterator[list[Any]]:
-    while batch := list(islice(sealed, ROWS_IN_FLIGHT)):
-        yield rows.insert_parameters(user_hash, batch)
+def _replaced(deleted: Iterable[tuple[str, datetime]]) -> Replaced:
+    """Deleted chunks by document: how many there were, and since when."""
+    found: Replaced = {}
+    for doc_id, created_at in deleted:
+        count, first = found.get(doc_id, (0, created_at))
+        found[doc_id] = count + 1, min(first, created_at)
+    return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import psycopg
 from django.conf import settings
 
+from keys.keyring import get_keyring
 from memory.benchmarks.command import progress
 from memory.benchmarks.plain_tables import plain_tables
 from memory.benchmarks.report import Report, Row, Target, at_least
@@ -20,6 +22,7 @@ from memory.documents.document import Chunk, Document
 from memory.index import rows
 from memory.index.recipe import configured
 from memory.index.rows import ChunkRow
+from memory.index.uuid7 import uuid7
 from memory.indexing import index_documents
 from memory.sealing.codecs import JSONCodec, SealedBytes
 from memory.security import user_hashes
@@ -123,17 +126,16 @@ def write_plain(conn: psycopg.Connection[Any], user_id: str, documents: Sequence
         tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())
         cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [document.doc_id for document in documents]])
         cursor.fetchall()
-        for first in range(0, len(plain_rows), rows.ROWS_PER_STATEMENT):
-            batch = plain_rows[first : first + rows.ROWS_PER_STATEMENT]
-            cursor.execute(rows.INSERT_CHUNKS, rows.insert_parameters(user_hash, batch))
-            cursor.fetchall()
+        rows.insert_rows(conn, user_hash, plain_rows)
         cursor.execute(*tenant_row.count(user_hash, len(plain_rows)))
 
 
 def _plain_rows(document: Document) -> Iterator[ChunkRow]:
+    key_id, now = get_keyring().sealing.key_id, datetime.now(UTC)
     for index, chunk in enumerate(document.chunks):
         vector = np.asarray(chunk.embedding, dtype=np.float32)
         yield ChunkRow(
+            id=uuid7(),
             doc_id=document.doc_id,
             source=document.source,
             chunk_index=index,
@@ -141,9 +143,12 @@ def _plain_rows(document: Document) -> Iterator[ChunkRow]:
             text_cipher=SealedBytes(chunk.text.encode("utf-8")),
             meta_cipher=SealedBytes(JSONCodec().encode(document.metadata)),
             emb_cipher=SealedBytes(vector.tobytes()),
-            created_at=None,
+            enc_key_id=key_id,
+            created_at=now,
+            updated_at=now,
             embedding=vector,
             lexical=None,
+            labels="{}",
         )
 
 

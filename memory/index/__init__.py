@@ -9,6 +9,8 @@
     bm25             terms into BM25 weights under keyed hashes
     keywords         those weights as a stored sparse vector
     labels           keyed hashes of filterable metadata
+    uuid7            ids of new rows
+    tables           INSERT and UPDATE of many rows, for plain Postgres and Citus
     rows             the shape of a stored row, from plain chunk to SQL parameters
     stored_rows      rows as they are stored: read back and opened
     recipe           index settings, recorded per tenant

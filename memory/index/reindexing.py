@@ -15,10 +15,9 @@ import psycopg
 
 from database.roles import census, connect_as
 from memory.exceptions import IntegrityFailure
-from memory.index import rows
 from memory.index.embedding import embed_passages
 from memory.index.recipe import Recipe, configured, recorded
-from memory.index.rows import ChunkRow, build_rows
+from memory.index.rows import CHUNKS, SEALED_COLUMNS, VECTORS, build_rows
 from memory.index.stored_rows import READ_BEHIND, OpenedRow, StoredRow, open_row, read
 from memory.index.tail import GRAPH_INDEX, has_outgrown, move
 from memory.rls import tenant_transaction_by_hash
@@ -29,20 +28,6 @@ from memory.tenancy.cursors import binary_cursor
 ROWS_PER_BATCH = 500
 FIRST_ID = UUID(int=0)
 
-UPDATE_VECTORS = """
-UPDATE memory_vectors v
-SET embedding = new.embedding, lexical = new.lexical, doc_id = new.doc_id, source = new.source,
-    chunk_index = new.chunk_index, created_at = new.created_at, labels = new.labels::int8[], outgrown = false
-FROM unnest(%b::uuid[], %b::vector[], %b::sparsevec[], %b::text[], %b::text[], %b::int4[], %b::timestamptz[],
-            %b::text[]) AS new (id, embedding, lexical, doc_id, source, chunk_index, created_at, labels)
-WHERE v.user_hash = %s AND v.id = new.id
-"""
-UPDATE_SEALS = """
-UPDATE memory_chunks c
-SET text_cipher = new.text_cipher, meta_cipher = new.meta_cipher, emb_cipher = new.emb_cipher, enc_key_id = %s
-FROM unnest(%b::uuid[], %b::bytea[], %b::bytea[], %b::bytea[]) AS new (id, text_cipher, meta_cipher, emb_cipher)
-WHERE c.user_hash = %s AND c.id = new.id
-"""
 TENANTS = "SELECT user_hash, chunk_count, recipe FROM tenants WHERE user_hash > %s ORDER BY user_hash LIMIT 1000"
 
 
@@ -149,35 +134,12 @@ def _write(
     if embed:
         originals = embed_passages([row.chunk.text for row in opened])
     rebuilt = list(build_rows(tenant, [row.chunk for row in opened], originals, recipe))
-    cursor.execute(UPDATE_VECTORS, _vector_parameters(tenant, rebuilt))
+    columns = [column for column in VECTORS.columns if column != "id"]
+    # Back into the tail: the row's postings are gone, and the graph has its old vector.
+    cursor.execute(*VECTORS.updating(tenant, rebuilt, columns, also="outgrown = false"))
     if embed:
         # All seals of a row stand under one key, so the two others are made anew with the embedding's.
-        cursor.execute(UPDATE_SEALS, _seal_parameters(tenant, rebuilt))
-
-
-def _vector_parameters(tenant: UserHash, rebuilt: Sequence[ChunkRow]) -> list[Any]:
-    return [
-        [row.id for row in rebuilt],
-        [row.embedding for row in rebuilt],
-        [row.lexical for row in rebuilt],
-        [row.doc_id for row in rebuilt],
-        [row.source for row in rebuilt],
-        [row.chunk_index for row in rebuilt],
-        [row.created_at for row in rebuilt],
-        rows.as_array_texts(rebuilt),
-        tenant,
-    ]
-
-
-def _seal_parameters(tenant: UserHash, rebuilt: Sequence[ChunkRow]) -> list[Any]:
-    return [
-        rows.sealing_key_id(),
-        [row.id for row in rebuilt],
-        [bytes(row.text_cipher) for row in rebuilt],
-        [bytes(row.meta_cipher) for row in rebuilt],
-        [bytes(row.emb_cipher) for row in rebuilt],
-        tenant,
-    ]
+        cursor.execute(*CHUNKS.updating(tenant, rebuilt, SEALED_COLUMNS))
 
 
 def outgrown(tenant: Indexed) -> bool:

@@ -1,16 +1,17 @@
-"""One shared core for every writer: a checked, sealed row, and the statements that store it.
+"""The shape of a stored row: `ChunkRow` declares every column once, and every statement is made from it.
 
-Both tables are filled by one statement, so that a chunk and its vector share a database-made uuidv7. Bulk writes are
-INSERT … SELECT FROM unnest(…): Postgres refuses COPY FROM on a table with row-level security.
+A row is written to its two tables by two statements of one pipeline; its id and its times are made here, so nothing is
+waited for in between.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import numpy as np
+import psycopg
 from pgvector import SparseVector
 
 from keys.keyring import get_keyring
@@ -18,132 +19,57 @@ from memory import metrics
 from memory.index.keywords import lexical_column
 from memory.index.labels import labels as labels_of
 from memory.index.recipe import Recipe, configured
+from memory.index.tables import Table, insert
+from memory.index.uuid7 import uuid7
 from memory.index.vectors import searchable as searchable_form
 from memory.sealing.codecs import JSONCodec, SealedBytes, TextCodec, VectorCodec
 from memory.security import aad_for, seal
 
-ROWS_PER_STATEMENT = 500
 SEALS_PER_ROW = 3
+NO_NUMBERS = "{}"
 
 _text, _json, _vector = TextCodec(), JSONCodec(), VectorCodec()
 
 DELETE_DOCUMENTS = (
-    "WITH gone AS (DELETE FROM memory_chunks WHERE user_hash = %s AND doc_id = ANY (%b::text[])"
-    " RETURNING doc_id, created_at)"
-    " SELECT doc_id, count(*), min(created_at) FROM gone GROUP BY doc_id"
+    "DELETE FROM memory_chunks WHERE user_hash = %s AND doc_id = ANY (%b::text[]) RETURNING doc_id, created_at"
 )
 
-INSERT_CHUNKS = """
-WITH input AS (
-    SELECT coalesce(row.known_id, uuidv7()) AS id, row.*
-    FROM unnest(%b::uuid[], %b::text[], %b::text[], %b::int4[], %b::bytea[], %b::bytea[], %b::bytea[],
-                %b::timestamptz[], %b::timestamptz[], %b::vector[], %b::sparsevec[], %b::text[])
-        WITH ORDINALITY AS row (known_id, doc_id, source, chunk_index, text_cipher, meta_cipher, emb_cipher,
-                                created_at, updated_at, embedding, lexical, labels, position)
-), chunks AS (
-    INSERT INTO memory_chunks
-        (user_hash, id, doc_id, source, chunk_index, text_cipher, meta_cipher, emb_cipher, enc_key_id, created_at,
-         updated_at)
-    SELECT %s, id, doc_id, source, chunk_index, text_cipher, meta_cipher, emb_cipher, %s,
-           coalesce(created_at, now()), coalesce(updated_at, now())
-    FROM input
-), vectors AS (
-    INSERT INTO memory_vectors
-        (user_hash, id, embedding, lexical, doc_id, source, chunk_index, created_at, labels)
-    SELECT %s, id, embedding, lexical, doc_id, source, chunk_index, coalesce(created_at, now()), labels::int8[]
-    FROM input
-)
-SELECT id FROM input ORDER BY position
-"""
+
+def _column(type: str, *tables: str) -> Any:
+    return field(metadata={"type": type, "tables": tables})
 
 
-@dataclass(frozen=True)
+_C, _V = "memory_chunks", "memory_vectors"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChunkRow:
-    """One row of memory_chunks and one of memory_vectors, sealed and ready to be written.
+    """One row of memory_chunks and one of memory_vectors, sealed and ready to be written, but for the user hash."""
 
-    Without id and times it is a new row, which the database gives them.
-    """
-
-    doc_id: str
-    source: str
-    chunk_index: int
-    text_cipher: SealedBytes
-    meta_cipher: SealedBytes
-    emb_cipher: SealedBytes
-    created_at: datetime | None
-    embedding: np.ndarray
-    lexical: SparseVector | None
-    labels: Sequence[int] = ()
-    id: UUID | None = None
-    updated_at: datetime | None = None
+    id: UUID = _column("uuid", _C, _V)
+    doc_id: str = _column("text", _C, _V)
+    source: str = _column("text", _C, _V)
+    chunk_index: int = _column("int4", _C, _V)
+    text_cipher: SealedBytes = _column("bytea", _C)
+    meta_cipher: SealedBytes = _column("bytea", _C)
+    emb_cipher: SealedBytes = _column("bytea", _C)
+    enc_key_id: str = _column("text", _C)
+    created_at: datetime = _column("timestamptz", _C, _V)
+    updated_at: datetime = _column("timestamptz", _C)
+    embedding: np.ndarray = _column("vector", _V)
+    lexical: SparseVector | None = _column("sparsevec", _V)
+    labels: str = _column("int8[]", _V)
 
 
-def seal_row(
-    *,
-    user_hash: str,
-    doc_id: str,
-    source: str,
-    chunk_index: int,
-    text: str,
-    metadata: Mapping[str, Any],
-    original: np.ndarray,
-    searchable: np.ndarray,
-    lexical: SparseVector | None = None,
-    labels: Sequence[int] = (),
-    id: UUID | None = None,
-    created_at: datetime | None = None,
-    updated_at: datetime | None = None,
-) -> ChunkRow:
-    """Seal one chunk: SEALS_PER_ROW seals, which the caller counts.
-
-    `original` is the embedding as given, `searchable` its form in the index, both float32 (d,).
-    """
-    aad = aad_for(user_hash)
-    return ChunkRow(
-        doc_id=doc_id,
-        source=source,
-        chunk_index=chunk_index,
-        text_cipher=SealedBytes(seal(_text.encode(text), aad)),
-        meta_cipher=SealedBytes(seal(_json.encode(metadata), aad)),
-        emb_cipher=SealedBytes(seal(_vector.encode(original), aad)),
-        id=id,
-        created_at=created_at,
-        updated_at=updated_at,
-        embedding=searchable,
-        lexical=lexical,
-        labels=labels,
+def _table(name: str) -> Table:
+    return Table(
+        name, {each.name: each.metadata["type"] for each in fields(ChunkRow) if name in each.metadata["tables"]}
     )
 
 
-def insert_parameters(user_hash: str, rows: Sequence[ChunkRow]) -> list[Any]:
-    """The parameters of INSERT_CHUNKS: twelve arrays of equal length, then what all rows share."""
-    return [
-        [row.id for row in rows],
-        [row.doc_id for row in rows],
-        [row.source for row in rows],
-        [row.chunk_index for row in rows],
-        [bytes(row.text_cipher) for row in rows],
-        [bytes(row.meta_cipher) for row in rows],
-        [bytes(row.emb_cipher) for row in rows],
-        [row.created_at for row in rows],
-        [row.updated_at for row in rows],
-        [row.embedding for row in rows],
-        [row.lexical for row in rows],
-        as_array_texts(rows),
-        user_hash,
-        sealing_key_id(),
-        user_hash,
-    ]
-
-
-def as_array_texts(rows: Sequence[ChunkRow]) -> list[str]:
-    """The rows' labels. An array of arrays would have to be rectangular, so each travels as its own text."""
-    return ["{" + ",".join(map(str, row.labels)) + "}" for row in rows]
-
-
-def sealing_key_id() -> str:
-    """What new rows name as their key."""
-    return get_keyring().sealing.key_id
+CHUNKS, VECTORS = _table(_C), _table(_V)
+SEALED_COLUMNS = ("text_cipher", "meta_cipher", "emb_cipher", "enc_key_id")
+TABLES = (CHUNKS, VECTORS)
 
 
 @dataclass(frozen=True)
@@ -168,20 +94,50 @@ def build_rows(
     `recipe` is the one that the tenant's row records; without it the configured one, which a new tenant gets.
     """
     recipe = recipe or configured()
+    aad, key_id, now = aad_for(user_hash), get_keyring().sealing.key_id, datetime.now(UTC)
     metrics.SEALS.inc(SEALS_PER_ROW * len(chunks))
     for chunk, original, turned in zip(chunks, originals, searchable_form(originals, user_hash, recipe), strict=True):
-        yield seal_row(
-            user_hash=user_hash,
+        yield ChunkRow(
+            id=chunk.id or uuid7(),
             doc_id=chunk.doc_id,
             source=chunk.source,
             chunk_index=chunk.chunk_index,
-            text=chunk.text,
-            metadata=chunk.metadata,
-            original=original,
-            searchable=turned,
+            text_cipher=SealedBytes(seal(_text.encode(chunk.text), aad)),
+            meta_cipher=SealedBytes(seal(_json.encode(chunk.metadata), aad)),
+            emb_cipher=SealedBytes(seal(_vector.encode(original), aad)),
+            enc_key_id=key_id,
+            created_at=chunk.created_at or now,
+            updated_at=chunk.updated_at or now,
+            embedding=turned,
             lexical=lexical_column(chunk.text, user_hash, recipe),
-            labels=labels_of(user_hash, chunk.metadata, recipe),
-            id=chunk.id,
-            created_at=chunk.created_at,
-            updated_at=chunk.updated_at,
+            labels=array_text(labels_of(user_hash, chunk.metadata, recipe)),
         )
+
+
+def array_text(numbers: Sequence[int]) -> str:
+    """Integers as the text of a Postgres array."""
+    return f"{{{','.join(map(str, numbers))}}}" if numbers else NO_NUMBERS
+
+
+def insert_rows(connection: psycopg.Connection[Any], user_hash: str, rows: Iterable[ChunkRow]) -> list[UUID]:
+    """Insert rows inside the open door of their user; returns their ids in order."""
+    ids: list[UUID] = []
+
+    def noted() -> Iterator[ChunkRow]:
+        for row in rows:
+            ids.append(row.id)
+            yield row
+
+    insert(connection, user_hash, noted(), *TABLES)
+    return ids
+
+
+async def insert_rows_async(
+    connection: psycopg.AsyncConnection[Any], user_hash: str, rows: Sequence[ChunkRow]
+) -> list[UUID]:
+    """As `insert_rows`, over an async connection and in one statement a table."""
+    cursor = psycopg.AsyncRawCursor(connection)
+    async with connection.pipeline():
+        for table in TABLES:
+            await cursor.execute(*table.inserting(user_hash, rows))
+    return [row.id for row in rows]

@@ -13,7 +13,7 @@ import psycopg
 
 from keys.runs import FailedRow
 from memory.exceptions import IntegrityFailure
-from memory.index.rows import PlainChunk
+from memory.index.rows import CHUNKS, PlainChunk
 from memory.index.vectors import original_from
 from memory.sealing.codecs import JSONCodec, TextCodec
 from memory.sealing.opening import SealedRow, open_seals
@@ -24,10 +24,7 @@ _text, _json = TextCodec(), JSONCodec()
 # (`xmin`): no read of the seals, and no column that somebody might forget to set. Versions are only ever compared for
 # equality, within one process.
 VERSION = "hashtextextended(id::text || ' ' || xmin::text, 0)"
-_COLUMNS = (
-    "id, doc_id, source, chunk_index, text_cipher, meta_cipher, emb_cipher, enc_key_id, created_at, updated_at,"
-    f" {VERSION}"
-)
+_COLUMNS = f"{', '.join(CHUNKS.columns)}, {VERSION}"
 READ_BEHIND = (
     f"SELECT {_COLUMNS} FROM memory_chunks WHERE user_hash = %(user_hash)s AND id >= %(low)s"  # noqa: S608
     " ORDER BY id LIMIT %(limit)s"
@@ -37,7 +34,7 @@ READ_ALL = f"SELECT {_COLUMNS} FROM memory_chunks WHERE user_hash = %(user_hash)
 
 
 class StoredRow(NamedTuple):
-    """A row of memory_chunks as it lies there, and its version."""
+    """A row of memory_chunks as it lies there, in the order of `CHUNKS`, and its version."""
 
     id: UUID
     doc_id: str

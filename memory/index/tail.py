@@ -6,9 +6,9 @@ however far the move is, and all that this module has to do is to keep the tail 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -16,6 +16,7 @@ from django.conf import settings
 from django.db import DatabaseError
 from pgvector import SparseVector
 
+from memory.index.tables import Table, insert
 from memory.rls import tenant_transaction, tenant_transaction_by_hash
 from memory.tenancy.cursors import binary_cursor
 
@@ -35,10 +36,8 @@ SELECT v.id, v.lexical FROM memory_vectors v JOIN memory_chunks c ON c.user_hash
 WHERE v.user_hash = %s AND NOT v.outgrown LIMIT %s
 FOR KEY SHARE OF c SKIP LOCKED FOR UPDATE OF v SKIP LOCKED
 """
-INSERT_TERMS = """
-INSERT INTO memory_terms (user_hash, term, id, weight)
-SELECT %s, * FROM unnest(%b::int4[], %b::uuid[], %b::float8[])
-"""
+TERMS = Table("memory_terms", {"term": "int4", "id": "uuid", "weight": "float8"})
+TERMS_PER_STATEMENT = 500
 MARK = "UPDATE memory_vectors SET outgrown = true WHERE user_hash = %s AND id = ANY (%b::uuid[])"
 
 
@@ -87,20 +86,21 @@ def move_tail(cursor: psycopg.Cursor[Any], user_hash: str, limit: int) -> int:
     """Move up to `limit` rows inside the open door of their hash, oldest first; returns how many moved."""
     cursor.execute(TAIL, [user_hash, limit])
     tail = cursor.fetchall()
-    _insert_terms(cursor, user_hash, tail)
+    insert(cursor.connection, user_hash, _postings(tail), TERMS, size=TERMS_PER_STATEMENT)
     cursor.execute(MARK, [user_hash, [chunk_id for chunk_id, _ in tail]])
     return len(tail)
 
 
-def _insert_terms(
-    cursor: psycopg.Cursor[Any], user_hash: str, tail: Sequence[tuple[UUID, SparseVector | None]]
-) -> None:
-    terms: list[int] = []
-    ids: list[UUID] = []
-    weights: list[float] = []
+class Posting(NamedTuple):
+    """A row of memory_terms, but for the user hash."""
+
+    term: int
+    id: UUID
+    weight: float
+
+
+def _postings(tail: Sequence[tuple[UUID, SparseVector | None]]) -> Iterator[Posting]:
     for chunk_id, lexical in tail:
         if lexical is not None:
-            terms += lexical.indices()
-            weights += lexical.values()
-            ids += [chunk_id] * len(lexical.indices())
-    cursor.execute(INSERT_TERMS, [user_hash, terms, ids, weights])
+            for term, weight in zip(lexical.indices(), lexical.values(), strict=True):
+                yield Posting(term, chunk_id, weight)

@@ -82,15 +82,12 @@ def rebuild(stored: Sequence[StoredRow], old: UserHash, new: UserHash) -> list[C
 
 def insert(cursor: psycopg.Cursor[Any], user_hash: UserHash, rebuilt: Sequence[ChunkRow]) -> None:
     """Write rebuilt rows inside the door of their new hash, each taking its place in its document."""
-    for start in range(0, len(rebuilt), rows.ROWS_PER_STATEMENT):
-        part = rebuilt[start : start + rows.ROWS_PER_STATEMENT]
-        parameters = rows.insert_parameters(user_hash, part)
-        cursor.execute("SAVEPOINT places")
-        try:
-            cursor.execute(rows.INSERT_CHUNKS, parameters)
-        except psycopg.errors.UniqueViolation:
-            cursor.execute("ROLLBACK TO SAVEPOINT places")
-            places = {"doc_ids": [row.doc_id for row in part], "indexes": [row.chunk_index for row in part]}
-            cursor.execute(DELETE_PLACES, {"user_hash": user_hash, **places})
-            cursor.execute(rows.INSERT_CHUNKS, parameters)
-        cursor.execute("RELEASE SAVEPOINT places")
+    cursor.execute("SAVEPOINT places")
+    try:
+        rows.insert_rows(cursor.connection, user_hash, rebuilt)
+    except psycopg.errors.UniqueViolation:
+        cursor.execute("ROLLBACK TO SAVEPOINT places")
+        places = {"doc_ids": [row.doc_id for row in rebuilt], "indexes": [row.chunk_index for row in rebuilt]}
+        cursor.execute(DELETE_PLACES, {"user_hash": user_hash, **places})
+        rows.insert_rows(cursor.connection, user_hash, rebuilt)
+    cursor.execute("RELEASE SAVEPOINT places")

@@ -9,6 +9,7 @@ from django.db import connection
 
 from memory import indexing
 from memory.exceptions import InvalidDocument
+from memory.index import tables
 from memory.indexing import Chunk, Document, existing_doc_ids, index_documents
 from memory.models import MemoryChunk, MemoryVector, Tenant
 from memory.rls import tenant_transaction
@@ -60,7 +61,7 @@ class TestIndexing:
         assert tenant.user_id == ALICE and tenant.user_hash == hmac_user(ALICE)
 
     def test_more_rows_than_one_statement_takes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(indexing, "ROWS_IN_FLIGHT", 7)
+        monkeypatch.setattr(tables, "ROWS", 7)
         ids = remember(ALICE, "doc", *(f"text {number}" for number in range(20)))
         assert len(ids) == 20 and ids == sorted(ids)
         assert counts() == (20, 20, 20)
@@ -112,7 +113,7 @@ class TestNothingIsHalfWritten:
 
     def test_a_failure_in_the_middle_leaves_the_old_document(self, monkeypatch: pytest.MonkeyPatch) -> None:
         remember(ALICE, "doc", "old one", "old two")
-        monkeypatch.setattr(indexing, "ROWS_IN_FLIGHT", 1)
+        monkeypatch.setattr(tables, "ROWS", 1)
         monkeypatch.setattr(tenant_row, "count", _fail)
         with pytest.raises(RuntimeError, match="power cut"):
             remember(ALICE, "doc", "new")

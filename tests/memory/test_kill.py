@@ -17,6 +17,8 @@ import sys, time
 import django
 django.setup()
 from memory import indexing
+from memory.index import tables
+from memory.index.tables import Table
 from tests.factories import remember
 
 def stand_still(*args):
@@ -25,12 +27,12 @@ def stand_still(*args):
 
 step = sys.argv[1]
 if step == "between statements":
-    indexing.ROWS_IN_FLIGHT = 1
-    real, calls = indexing.rows.insert_parameters, []
+    tables.ROWS = 1
+    real, calls = Table.inserting, []
     def third_stands_still(*args):
         calls.append(1)
-        return real(*args) if len(calls) < 3 else stand_still()
-    indexing.rows.insert_parameters = third_stands_still
+        return real(*args) if len(calls) < 4 else stand_still()
+    Table.inserting = third_stands_still
 elif step == "before commit":
     indexing.tenant_row.count = stand_still
 else:

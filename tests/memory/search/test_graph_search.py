@@ -135,14 +135,14 @@ def test_a_deletion_and_a_move_of_the_same_rows_never_deadlock(small_tiers, rng,
 
     store(ALICE, made_documents(rng, [110]))
     holds_rows, delete_waits = threading.Event(), threading.Event()
-    insert_terms = tail._insert_terms
+    insert_terms = tail.insert
 
-    def insert_once_the_delete_waits(*args):
+    def insert_once_the_delete_waits(*args, **options):
         holds_rows.set()
         delete_waits.wait(10)
-        insert_terms(*args)
+        insert_terms(*args, **options)
 
-    monkeypatch.setattr(tail, "_insert_terms", insert_once_the_delete_waits)
+    monkeypatch.setattr(tail, "insert", insert_once_the_delete_waits)
     with ThreadPoolExecutor() as threads:
         moving = threads.submit(in_thread, move, user_id=ALICE, limit=1000)
         assert holds_rows.wait(10)
