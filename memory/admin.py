@@ -14,7 +14,7 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from memory.access.tokens import AccessToken, ServiceAccount
+from memory.access.tokens import MAX_DAYS, AccessToken, ServiceAccount
 
 STATE_COLOURS = {"active": "success", "expired": "warning", "revoked": "danger"}
 
@@ -41,7 +41,10 @@ class NewTokenForm(forms.ModelForm):
     """Whose, what for, for how long. The secret is made on saving."""
 
     days = forms.IntegerField(
-        min_value=0, max_value=3650, help_text="Days until it expires; 0 for never.", widget=UnfoldAdminTextInputWidget
+        min_value=0,
+        max_value=MAX_DAYS,
+        help_text="Days until it expires; 0 for never.",
+        widget=UnfoldAdminTextInputWidget,
     )
 
     class Meta:

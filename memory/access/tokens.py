@@ -20,6 +20,8 @@ from memory.access.identity import BENCHMARK_NAMESPACE
 
 LAST_USED_RESOLUTION = timedelta(minutes=1)
 ACT_FOR_USERS = "act_for_users"
+# The longest life of a token, in days; 0 stands for one that does not expire.
+MAX_DAYS = 3650
 
 
 class AccessTokenManager(AuthTokenManager):

@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from memory.access.tokens import ACT_FOR_USERS, AccessToken, ServiceAccount
+from memory.access.tokens import ACT_FOR_USERS, MAX_DAYS, AccessToken, ServiceAccount
 
 
 class Command(BaseCommand):
@@ -72,6 +72,6 @@ class Command(BaseCommand):
 
 def _lifetime(days: int | None) -> timedelta | None:
     days = settings.MEMORY_TOKEN_DAYS if days is None else days
-    if days < 0:
-        raise CommandError("--expires takes a number of days, or 0 for never.")
+    if not 0 <= days <= MAX_DAYS:
+        raise CommandError(f"--expires (or MEMORY_TOKEN_DAYS) takes 1 to {MAX_DAYS} days, or 0 for never.")
     return timedelta(days=days) if days else None

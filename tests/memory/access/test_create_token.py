@@ -52,6 +52,10 @@ def test_expiry_is_given_in_days() -> None:
     [
         ("--user", "alice", "--act-for-users"),
         ("--user", "alice", "--expires", "-1"),
+        ("--user", "alice", "--expires", "3651"),
+        ("--user", "alice", "--expires", "999999999"),
+        ("--user", "alice", "--expires", "9" * 30),
+        ("--user", "alice", "--expires", "9" * 5000),
         ("--service", "not a slug"),
         ("--service", "acme:corp"),
         ("--user", "bad name!"),
