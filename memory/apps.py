@@ -1,5 +1,6 @@
 from django.apps import AppConfig
 from django.core.checks import Tags, register
+from django.db.backends.signals import connection_created
 
 
 class MemoryConfig(AppConfig):
@@ -9,6 +10,7 @@ class MemoryConfig(AppConfig):
 
     def ready(self) -> None:
         from keys import movers
+        from memory.access.bound_statements import wrap_statements
         from memory.checks import check_limits, check_middleware, check_rates, check_tenant_models
         from memory.index.stale_settings import check_stale_indexes
         from memory.rotation.encryption_key import EncryptionKeyMover
@@ -20,3 +22,4 @@ class MemoryConfig(AppConfig):
         register(check_stale_indexes, Tags.database)
         register(check_rates)
         register(check_middleware, Tags.security)
+        connection_created.connect(wrap_statements)

@@ -40,7 +40,7 @@ class TenantNotBound(SealedMemoryError):
 
 
 class OutsideTenantTransaction(SealedMemoryError):
-    """Tenant rows are reached only inside `tenant_transaction()`."""
+    """Tenant rows are reached only inside `tenant_transaction()`, or in a request of a known user."""
 
 
 class SecondTenant(SealedMemoryError):

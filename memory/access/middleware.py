@@ -1,41 +1,83 @@
-"""Identifies the caller of an API request and binds the tenant for as long as the request lasts.
+"""Identifies the caller of a request, and binds the user for as long as the request lasts.
 
 DRF authenticates inside the view, too late for a tenant that views, throttles and logs all need; so it happens here,
 once, and `memory.access.authentication` hands the outcome to DRF. A failed identification is handed over too, with no
 tenant bound: DRF raises it where its handler can answer, and views that ask for nobody (schema, docs) do not care.
+
+Under `/api/` the caller is identified before the view runs. Elsewhere nobody is asked until a statement reaches tenant
+rows, so that pages which reach none cost nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import cache
+from typing import Any
 
 from django.db import Error as DatabaseError
-from django.http import HttpRequest, HttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponseBase
 
 from memory.access.authentication import identify
 from memory.access.identity import Identity, IdentityError
-from memory.rls import bind_tenant
 from memory.security import hmac_user
+from memory.tenancy.open_doors import FindUser, bind_tenant_found_by
 
 API_PREFIX = "/api/"
 
 
 class TenantMiddleware:
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
 
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        if not request.path_info.startswith(API_PREFIX):
-            return self.get_response(request)
-        try:
-            identity = identify(request)
-        except (IdentityError, DatabaseError) as failure:
-            request.memory_identity = failure  # type: ignore[attr-defined]
-            return self.get_response(request)
-        request.memory_identity = identity  # type: ignore[attr-defined]
-        return self._as_tenant(request, identity)
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        find = cache(lambda: _find_user(request))
+        if request.path_info.startswith(API_PREFIX):
+            _identify(request)
+        with bind_tenant_found_by(find):
+            response = self.get_response(request)
+        return _streamed_as(find, response)
 
-    def _as_tenant(self, request: HttpRequest, identity: Identity | None) -> HttpResponse:
-        if identity is None:
-            return self.get_response(request)
-        request.tenant_label = hmac_user(identity.user_id)[:8]  # type: ignore[attr-defined]
-        with bind_tenant(identity.user_id):
-            return self.get_response(request)
+
+def _identify(request: HttpRequest) -> Identity | Exception | None:
+    try:
+        found: Identity | Exception | None = identify(request)
+    except (IdentityError, DatabaseError) as failure:
+        found = failure
+    request.memory_identity = found  # type: ignore[attr-defined]
+    if isinstance(found, Identity):
+        request.tenant_label = hmac_user(found.user_id)[:8]  # type: ignore[attr-defined]
+    return found
+
+
+def _find_user(request: HttpRequest) -> str | None:
+    """The caller's user id; None for nobody and for a caller who could not be identified."""
+    found = request.memory_identity if hasattr(request, "memory_identity") else _identify(request)
+    if isinstance(found, DatabaseError):
+        raise found
+    return found.user_id if isinstance(found, Identity) else None
+
+
+def _streamed_as(find: FindUser, response: Any) -> HttpResponseBase:
+    """Bind the user for each part of a streamed answer, which is made when the middleware is long done."""
+    if response.streaming and not isinstance(response, FileResponse):
+        parts = _parts_as_async if response.is_async else _parts_as
+        response.streaming_content = parts(find, response.streaming_content)
+    return response
+
+
+def _parts_as(find: FindUser, content: Iterator[bytes]) -> Iterator[bytes]:
+    end = object()
+    while True:
+        with bind_tenant_found_by(find):
+            part: Any = next(content, end)
+        if part is end:
+            return
+        yield part
+
+
+async def _parts_as_async(find: FindUser, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    end = object()
+    while True:
+        with bind_tenant_found_by(find):
+            part: Any = await anext(content, end)
+        if part is end:
+            return
+        yield part

@@ -1,29 +1,29 @@
-"""Querysets of tenant rows: they exist inside `tenant_transaction()` and nowhere else."""
+"""Querysets of tenant rows: they exist inside `tenant_transaction()`, or where a user is bound, and nowhere else."""
 
 from typing import Any, NoReturn, TypeVar
 
 from django.db import models
 
-from memory.tenancy.open_doors import open_user_hash
+from memory.tenancy.open_doors import new_rows_hash, reachable_hashes
 
 M = TypeVar("M", bound=models.Model)
 
 
 class TenantQuerySet(models.QuerySet[M]):
-    """Raises OutsideTenantTransaction on whichever path of the ORM reaches the database outside the door."""
+    """Raises OutsideTenantTransaction on whichever path of the ORM reaches the database as nobody."""
 
     @property
     def db(self) -> str:
         alias = super().db
-        open_user_hash(alias)
+        reachable_hashes(alias)
         return alias
 
     def raw(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise NotImplementedError("raw() has no tenant filter and fails on composite keys: use a cursor in the door.")
 
     def create(self, **kwargs: Any) -> M:
-        """Create a row of the open door's user, which is also the one its sealed fields are bound to."""
-        return super().create(**{"user_hash": open_user_hash(self.db), **kwargs})
+        """Create a row of the user whose rows can be reached, to whom its sealed fields are bound as well."""
+        return super().create(**{"user_hash": new_rows_hash(self.db), **kwargs})
 
 
 class TenantManager(models.Manager.from_queryset(TenantQuerySet)):  # type: ignore[misc]
@@ -37,4 +37,5 @@ class TenantManager(models.Manager.from_queryset(TenantQuerySet)):  # type: igno
 
     def get_queryset(self) -> TenantQuerySet[Any]:
         queryset: TenantQuerySet[Any] = super().get_queryset()
-        return queryset.filter(user_hash=open_user_hash(queryset.db))
+        hashes = reachable_hashes(queryset.db)
+        return queryset.filter(user_hash=hashes[0]) if len(hashes) == 1 else queryset.filter(user_hash__in=hashes)

@@ -1,4 +1,4 @@
-"""Which door is open on which connection, and which user is bound.
+"""Which door is open on which connection, which user is bound, and so whose rows can be reached.
 
 A door is a transaction that names one user to row-level security; `memory.rls` opens it. A door that is entered again
 has another level, as a transaction has savepoints. Levels are left innermost first, and a task or thread that is
@@ -6,7 +6,7 @@ outside the innermost level enters none: otherwise one of them could end the tra
 under the other's feet.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -17,7 +17,8 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from memory.exceptions import DoorOutOfOrder, OutsideTenantTransaction, SecondTenant, TenantNotBound
-from memory.security import UserHash, validate_user_id
+from memory.security import UserHash, user_hashes, validate_user_id
+from memory.tenancy.current_hash import SETTING
 
 Connection = BaseDatabaseWrapper | psycopg.AsyncConnection[Any]
 
@@ -45,7 +46,9 @@ class Level:
             raise DoorOutOfOrder(DoorOutOfOrder.__doc__)
 
 
-_bound_user: ContextVar[str | None] = ContextVar("bound_user", default=None)
+FindUser = Callable[[], str | None]
+
+_find_bound_user: ContextVar[FindUser | None] = ContextVar("find_bound_user", default=None)
 _doors: WeakKeyDictionary[Connection, Door] = WeakKeyDictionary()
 # What this task or thread is inside of, on whatever connection; a task inherits it from the one that started it.
 _inside: ContextVar[tuple[Level, ...]] = ContextVar("inside", default=())
@@ -55,16 +58,34 @@ _inside: ContextVar[tuple[Level, ...]] = ContextVar("inside", default=())
 def bind_tenant(user_id: str) -> Iterator[None]:
     """Name the user whose memory the code inside works on. Raises InvalidUserId."""
     validate_user_id(user_id)
-    token = _bound_user.set(user_id)
+    with bind_tenant_found_by(lambda: user_id):
+        yield
+
+
+@contextmanager
+def bind_tenant_found_by(find: FindUser) -> Iterator[None]:
+    """As `bind_tenant`, for a user who is found out when the first of the code inside needs to know; None is nobody."""
+    token = _find_bound_user.set(find)
     try:
         yield
     finally:
-        _bound_user.reset(token)
+        _find_bound_user.reset(token)
+
+
+def may_have_bound_user() -> bool:
+    """Whether somebody may be bound; finds out nothing."""
+    return _find_bound_user.get() is not None
+
+
+def bound_user_id() -> str | None:
+    """The bound user, if any."""
+    find = _find_bound_user.get()
+    return None if find is None else find()
 
 
 def current_user_id() -> str:
     """The bound user. Raises TenantNotBound when there is none."""
-    user_id = _bound_user.get()
+    user_id = bound_user_id()
     if user_id is None:
         raise TenantNotBound(TenantNotBound.__doc__)
     return user_id
@@ -81,6 +102,33 @@ def open_user_hash(using: str = DEFAULT_DB_ALIAS) -> UserHash:
     if door is None:
         raise OutsideTenantTransaction(OutsideTenantTransaction.__doc__)
     return door.user_hash
+
+
+def reachable_hashes(using: str = DEFAULT_DB_ALIAS) -> tuple[UserHash, ...]:
+    """Under which user hashes the rows are that a statement reaches now: the open door's or, on the default connection,
+    the bound user's, one of which a statement's own door will name.
+
+    Raises OutsideTenantTransaction when there is neither.
+    """
+    door = _doors.get(connections[using])
+    if door is not None:
+        return (door.user_hash,)
+    user_id = bound_user_id() if using == DEFAULT_DB_ALIAS else None
+    if user_id is None:
+        raise OutsideTenantTransaction(OutsideTenantTransaction.__doc__)
+    return user_hashes(user_id)
+
+
+def new_rows_hash(using: str = DEFAULT_DB_ALIAS) -> UserHash:
+    """The one of `reachable_hashes` that a new row carries."""
+    hashes = reachable_hashes(using)
+    if len(hashes) == 1:
+        return hashes[0]
+    with connections[using].cursor() as cursor:
+        # In a door of its own, which finds out.
+        cursor.execute(f"SELECT current_setting('{SETTING}', true)")
+        (named,) = cursor.fetchone()
+    return next(user_hash for user_hash in hashes if user_hash == named)
 
 
 @contextmanager

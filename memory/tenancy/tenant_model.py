@@ -1,4 +1,4 @@
-"""Base of every model whose rows belong to one user: written and read inside that user's transaction only."""
+"""Base of every model whose rows belong to one user."""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -8,11 +8,11 @@ from django.db import models
 from memory.exceptions import SecondTenant
 from memory.sealing.fields import sealed_fields
 from memory.tenancy.managers import TenantManager
-from memory.tenancy.open_doors import open_user_hash
+from memory.tenancy.open_doors import reachable_hashes
 
 
 class TenantModel(models.Model):
-    """A row that belongs to one user and is written and read inside that user's door only."""
+    """A row that belongs to one user, and is written and read inside that user's door or while that user is bound."""
 
     user_hash = models.TextField(editable=False)
 
@@ -28,11 +28,11 @@ class TenantModel(models.Model):
         super().save(*args, update_fields=self._with_siblings(update_fields), **kwargs)
 
     def save_base(self, *args: Any, **kwargs: Any) -> None:
-        self._require_own_door(kwargs.get("using"))
+        self._require_reachable(kwargs.get("using"))
         super().save_base(*args, **kwargs)
 
     def delete(self, using: Any = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
-        self._require_own_door(using)
+        self._require_reachable(using)
         return super().delete(using=using, keep_parents=keep_parents)
 
     def _with_siblings(self, update_fields: Iterable[str] | None) -> Iterable[str] | None:
@@ -41,6 +41,6 @@ class TenantModel(models.Model):
             return update_fields
         return named | sealed | {"enc_key_id"}
 
-    def _require_own_door(self, using: str | None) -> None:
-        if open_user_hash(using or self._state.db or "default") != self.user_hash:
-            raise SecondTenant("The row belongs to another user than the open tenant_transaction().")
+    def _require_reachable(self, using: str | None) -> None:
+        if self.user_hash not in reachable_hashes(using or self._state.db or "default"):
+            raise SecondTenant("The row belongs to another user than the open tenant_transaction() or the bound one.")
