@@ -7,6 +7,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
+from django.db.models import F, Func, IntegerField
+
 from memory.exceptions import ChunkNotFound, IntegrityFailure
 from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
@@ -49,18 +52,40 @@ def get_chunk(*, user_id: str, chunk_id: UUID) -> StoredChunk:
 def list_chunks(
     *, user_id: str, limit: int, source: str | None = None, doc_id: str | None = None, after: UUID | None = None
 ) -> Page:
-    """Up to `limit` chunks of this user with an id below `after`. A keyset, so a page never shifts under writers."""
+    """Up to `limit` chunks of this user with an id below `after`. A keyset, so a page never shifts under writers.
+
+    It ends early, but after one chunk at least, before its seals pass MEMORY_MAX_ANSWER_BYTES: what is not shown is
+    neither fetched nor opened.
+    """
     filters = {"source": source, "doc_id": doc_id, "id__lt": after}
     with tenant_transaction(user_id):
         queryset = MemoryChunk.objects.filter(**{name: value for name, value in filters.items() if value is not None})
-        found = list(queryset.defer("emb_cipher").order_by("-id")[: limit + 1])
-        shown = found[:limit]
-        chunks = list(_openable(shown))
+        found = list(
+            queryset.order_by("-id")
+            .annotate(bytes=_bytes_of("text_cipher") + _bytes_of("meta_cipher"))
+            .values_list("id", "bytes")[: limit + 1]
+        )
+        shown = list(_within_budget(found[:limit]))
+        rows = list(MemoryChunk.objects.filter(id__in=shown).defer("emb_cipher").order_by("-id"))
+        chunks = list(_openable(rows))
     return Page(
         chunks=chunks,
-        next_after=shown[-1].id if len(found) > limit else None,
-        integrity_failures=len(shown) - len(chunks),
+        next_after=shown[-1] if len(found) > len(shown) else None,
+        integrity_failures=len(rows) - len(chunks),
     )
+
+
+def _bytes_of(column: str) -> Func:
+    return Func(F(column), function="octet_length", output_field=IntegerField())
+
+
+def _within_budget(found: Iterable[tuple[UUID, int]]) -> Iterator[UUID]:
+    total = 0
+    for place, (chunk_id, size) in enumerate(found):
+        total += size
+        if place and total > settings.MEMORY_MAX_ANSWER_BYTES:
+            return
+        yield chunk_id
 
 
 def _openable(rows: Iterable[MemoryChunk]) -> Iterator[StoredChunk]:

@@ -162,6 +162,7 @@ MEMORY_MAX_QUERY_BYTES = env.int("MEMORY_MAX_QUERY_BYTES", default=8 * 1024)
 MEMORY_MAX_METADATA_BYTES = env.int("MEMORY_MAX_METADATA_BYTES", default=16 * 1024)
 MEMORY_MAX_BATCH = env.int("MEMORY_MAX_BATCH", default=100)
 MEMORY_MAX_CHUNKS = env.int("MEMORY_MAX_CHUNKS", default=1_000)
+MEMORY_MAX_ANSWER_BYTES = env.int("MEMORY_MAX_ANSWER_BYTES", default=4 * 1024 * 1024)
 MEMORY_SPLIT_SECONDS = env.float("MEMORY_SPLIT_SECONDS", default=5.0)
 # Requests per identity, `number/period` with period s, min, h or d. Empty switches a limit off.
 MEMORY_THROTTLE_INDEX = env.str("MEMORY_THROTTLE_INDEX", default="600/min")

@@ -110,13 +110,14 @@ class QueryOutput(serializers.Serializer[Any]):
     skip_reason = serializers.ChoiceField(
         choices=[reason.value for reason in SkipReason], allow_null=True, help_text="Why it is not."
     )
+    truncated = serializers.BooleanField(help_text="Whether there would be more, had the answer room for its bytes.")
     integrity_failures = serializers.IntegerField(help_text=LEFT_OUT)
     timings_ms = serializers.DictField(child=serializers.FloatField())
 
 
 class PageOutput(serializers.Serializer[Any]):
     memories = ChunkOutput(many=True, source="chunks")
-    next_cursor = serializers.SerializerMethodField(help_text="Null on the last page.")
+    next_cursor = serializers.SerializerMethodField(help_text="Null on the last page, and only there.")
     integrity_failures = serializers.IntegerField(help_text=LEFT_OUT)
 
     def get_next_cursor(self, page: Page) -> str | None:

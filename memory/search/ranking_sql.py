@@ -10,6 +10,8 @@ one that is. So the best, and the rows up to two places from them, are all that 
 
 from typing import Any
 
+from django.conf import settings
+
 from memory.search.question import Question
 
 Statement = tuple[str, dict[str, Any]]
@@ -39,20 +41,29 @@ _UNLIFTED = """best AS MATERIALIZED (
         SELECT *, 0::float8 AS neighbours, base AS score FROM reached ORDER BY base DESC, id LIMIT %(limit)s
     )"""
 
-# The columns of memory.search.retrieval.Candidate; nothing when a reindex has just changed what to ask.
+# The columns of memory.search.retrieval.Candidate; nothing when a reindex has just changed what to ask. The seals of a
+# row with which an answer would pass its bytes stay behind, except the first row's: they are NULL.
 # While the statistics do not know a new tenant, the planner takes it for a single row, and would run whole steps again
 # for every row there is. So every step that others read is materialised, the rows are fetched one by one (OFFSET 0
 # keeps that from being turned around), and both unique keys are named, whichever of the two indexes it takes.
-OPENED = """SELECT c.id, c.doc_id, c.source, c.chunk_index, c.enc_key_id, c.text_cipher, c.meta_cipher,
-           c.created_at, best.score, best.dense, best.lexical, coalesce(best.neighbours, 0)
-    FROM best CROSS JOIN LATERAL (
-        SELECT * FROM memory_chunks c
-        WHERE c.user_hash = %(user_hash)s AND c.id = best.id
-            AND c.doc_id = best.doc_id AND c.chunk_index = best.chunk_index
-        OFFSET 0
-    ) c
-    WHERE (SELECT recipe FROM tenants WHERE user_hash = %(user_hash)s) = ANY (ARRAY[%(recipe)s::text, ''])
-    ORDER BY best.score DESC, best.id"""
+OPENED = """SELECT id, doc_id, source, chunk_index, enc_key_id,
+           CASE WHEN so_far <= greatest(%(most_bytes)s::int8, bytes) THEN text_cipher END,
+           CASE WHEN so_far <= greatest(%(most_bytes)s::int8, bytes) THEN meta_cipher END,
+           created_at, score, dense, lexical, neighbours
+    FROM (
+        SELECT c.*, best.score, best.dense, best.lexical, coalesce(best.neighbours, 0) AS neighbours,
+               sum(bytes) OVER (ORDER BY best.score DESC, best.id ROWS UNBOUNDED PRECEDING) AS so_far
+        FROM best CROSS JOIN LATERAL (
+            SELECT id, doc_id, source, chunk_index, enc_key_id, text_cipher, meta_cipher, created_at,
+                   octet_length(text_cipher) + octet_length(meta_cipher) AS bytes
+            FROM memory_chunks c
+            WHERE c.user_hash = %(user_hash)s AND c.id = best.id
+                AND c.doc_id = best.doc_id AND c.chunk_index = best.chunk_index
+            OFFSET 0
+        ) c
+        WHERE (SELECT recipe FROM tenants WHERE user_hash = %(user_hash)s) = ANY (ARRAY[%(recipe)s::text, ''])
+    ) found
+    ORDER BY score DESC, id"""
 
 
 def best_rows(question: Question, near: str) -> str:
@@ -72,6 +83,7 @@ def base_parameters(question: Question) -> dict[str, Any]:
         "recipe": question.recipe.as_text(),
         "vector": question.vector,
         "limit": question.limit,
+        "most_bytes": settings.MEMORY_MAX_ANSWER_BYTES,
         "dense_weight": question.weights.dense,
         "lexical_weight": question.weights.lexical,
         "neighbour_weight": question.weights.neighbour,

@@ -34,26 +34,28 @@ _text, _json = TextCodec(), JSONCodec()
 @dataclass(frozen=True)
 class QueryResult:
     """The best matches first, how many rows had to be left out, milliseconds per step, whether the order is the
-    cross-encoder's, and if not, why (None where nothing was found to be ordered)."""
+    cross-encoder's, and if not, why (None where nothing was found to be ordered). `truncated`: there are fewer matches
+    than were asked for, because more would have passed MEMORY_MAX_ANSWER_BYTES."""
 
     matches: list[Match]
     integrity_failures: int
     timings_ms: dict[str, float]
     reranked: bool = False
     skip_reason: SkipReason | None = None
+    truncated: bool = False
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row as the database found it, still sealed."""
+    """A row as the database found it, still sealed; without its seals where an answer has no room for them."""
 
     id: UUID
     doc_id: str
     source: str
     chunk_index: int
     enc_key_id: str
-    text_cipher: bytes = field(repr=False)
-    meta_cipher: bytes = field(repr=False)
+    text_cipher: bytes | None = field(repr=False)
+    meta_cipher: bytes | None = field(repr=False)
     created_at: datetime
     score: float
     dense: float
@@ -93,15 +95,17 @@ def query_memories(
             model=settings.MEMORY_EMBEDDING_MODEL if embedding is None else None,
         )
     with metrics.stage("query", "open", timings):
-        opened = list(open_candidates(user_hash, candidates, explain=explain))
+        sealed = [candidate for candidate in candidates if candidate.text_cipher is not None]
+        opened = list(open_candidates(user_hash, sealed, explain=explain))
     with metrics.stage("query", "rerank", timings):
         matches, reranking = reorder(query, opened, wanted=rerank)
     return QueryResult(
         matches=matches[:top_k],
-        integrity_failures=len(candidates) - len(opened),
+        integrity_failures=len(sealed) - len(opened),
         timings_ms=timings,
         reranked=reranking.reranked,
         skip_reason=reranking.skip_reason,
+        truncated=len(sealed) < min(top_k, len(candidates)),
     )
 
 

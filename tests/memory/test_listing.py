@@ -1,9 +1,11 @@
 """Reading what is stored."""
 
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from memory import metrics
 from memory.exceptions import ChunkNotFound, IntegrityFailure
 from memory.listing import get_chunk, list_chunks
 from memory.models import MemoryChunk
@@ -42,6 +44,26 @@ def test_pages_cover_everything_once_newest_first() -> None:
         if (after := page.next_after) is None:
             break
     assert seen == [f"text {number}" for number in reversed(range(7))]
+
+
+def test_a_page_holds_no_more_bytes_than_the_budget_and_at_least_one_row(settings: Any) -> None:
+    settings.MEMORY_MAX_ANSWER_BYTES = 2_500
+    sizes = [1_000, 1_000, 400, 5_000, 1_000, 10]
+    remember(ALICE, "doc", *(str(number) + "x" * size for number, size in enumerate(sizes)))
+    pages, after = [], None
+    while not pages or after is not None:
+        page = list_chunks(user_id=ALICE, limit=9, after=after)
+        pages.append([chunk.chunk_index for chunk in page.chunks])
+        after = page.next_after
+    assert pages == [[5, 4], [3], [2, 1], [0]]
+
+
+def test_rows_beyond_the_budget_are_not_opened(settings: Any) -> None:
+    settings.MEMORY_MAX_ANSWER_BYTES = 2_500
+    remember(ALICE, "doc", *("x" * 1_000 for _ in range(9)))
+    before = metrics.OPENS._value.get()
+    assert len(list_chunks(user_id=ALICE, limit=9).chunks) == 2
+    assert metrics.OPENS._value.get() - before == 2 * 2  # text and metadata
 
 
 def test_filters() -> None:

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from django.db import connection
 
+from memory import metrics
 from memory.exceptions import InvalidDocument
 from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
 from memory.sealing.codecs import SealedBytes
 from memory.search import retrieval
-from memory.search.retrieval import query_memories
+from memory.search.retrieval import QueryResult, query_memories
 from tests.factories import ALICE, BOB, DIM, recall, remember, texts, vector_of
 
 
@@ -102,6 +103,43 @@ def test_a_key_that_is_gone_hides_rows_and_says_so(settings: Any) -> None:
     settings.MEMORY_ENCRYPTION_KEY = key()
     result = query_memories(user_id=ALICE, query="q", embedding=vector_of("text"), top_k=5)
     assert (result.matches, result.integrity_failures) == ([], 1)
+
+
+@pytest.mark.django_db
+class TestBytesOfAnAnswer:
+    @pytest.fixture(autouse=True)
+    def _rows(self, settings: Any) -> None:
+        settings.MEMORY_MAX_ANSWER_BYTES = 2_500
+        remember(ALICE, "doc", *(str(number) + "x" * 1_000 for number in range(6)))
+
+    def ask(self, top_k: int) -> QueryResult:
+        return query_memories(user_id=ALICE, query="q", embedding=vector_of("q"), top_k=top_k)
+
+    def test_stop_at_the_budget_with_the_best_and_say_so(self, settings: Any) -> None:
+        bounded = self.ask(6)
+        settings.MEMORY_MAX_ANSWER_BYTES = 10_000
+        whole = self.ask(6)
+        assert (len(bounded.matches), bounded.truncated) == (2, True)
+        assert (len(whole.matches), whole.truncated) == (6, False)
+        assert texts(bounded.matches) == texts(whole.matches[:2])
+        assert bounded.integrity_failures == 0
+
+    def test_what_was_asked_for_is_not_called_truncated(self) -> None:
+        assert not self.ask(2).truncated
+
+    def test_rows_beyond_the_budget_are_not_opened(self) -> None:
+        before = metrics.OPENS._value.get()
+        self.ask(6)
+        assert metrics.OPENS._value.get() - before == 2 * 2  # text and metadata
+
+    def test_the_best_row_is_answered_whatever_its_size(self, settings: Any) -> None:
+        settings.MEMORY_MAX_ANSWER_BYTES = 10
+        assert len(self.ask(6).matches) == 1
+
+    def test_count_on_the_graph_too(self, settings: Any) -> None:
+        settings.MEMORY_EXACT_SCAN_MAX = 1
+        remember(ALICE, "more", "text")
+        assert (len(self.ask(6).matches), self.ask(6).truncated) == (3, True)
 
 
 @pytest.mark.django_db
