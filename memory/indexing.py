@@ -1,7 +1,7 @@
-"""Storing documents: embed, seal, and replace the old chunks by the new ones in one transaction."""
+"""Storing: documents, each replaced as a whole, and single chunks, each appended to its document."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -14,13 +14,13 @@ from django.conf import settings
 from psycopg.pq import TransactionStatus
 
 from memory import metrics
-from memory.documents.document import Chunk, Document, refuse_invalid
+from memory.documents.document import Document, refuse_invalid
 from memory.index import rows
 from memory.index.embedding import embed_passages
 from memory.index.recipe import Recipe, configured, recorded
-from memory.index.rows import ChunkRow, PlainChunk, build_rows
+from memory.index.rows import ChunkRow, PlainChunk, build_rows, refuse_invalid_chunk
 from memory.index.tail import has_outgrown, keep_up
-from memory.index.vectors import as_embeddings
+from memory.index.vectors import as_embedding, as_embeddings
 from memory.rls import set_rls_context, tenant_transaction
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor, prepare_async
@@ -85,25 +85,25 @@ async def index_memory_chunk(
     embedding: Sequence[float] | np.ndarray,
     metadata: Mapping[str, Any],
 ) -> UUID:
-    """Store a document of one chunk over an async connection as memory_app; replaces what the doc_id had.
+    """Append a chunk to a document over an async connection as memory_app: it takes the doc_id's next chunk_index.
 
     In a transaction of the caller's, a later write moves the chunk of an outgrown tenant into the indexes. Returns the
     chunk's id. Raises InvalidDocument naming the field, InvalidUserId.
     """
-    document = Document(doc_id=doc_id, source=source, chunks=(Chunk(text, embedding),), metadata=metadata)
-    refuse_invalid([document])
-    embedded = _embed([document])
+    chunk = PlainChunk(doc_id=doc_id, source=source, chunk_index=0, text=text, metadata=metadata)
+    refuse_invalid_chunk(chunk)
+    original = as_embedding(embedding)
     async with set_rls_context(conn, user_id) as user_hash:
         await prepare_async(conn)
         async with psycopg.AsyncCursor(conn) as cursor:
             cursor.format = psycopg.pq.Format.BINARY
             tenant = await tenant_row.lock_or_create_async(cursor, user_id, user_hash, configured().as_text())
-            await cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [doc_id]])
-            replaced = _replaced(await cursor.fetchall())
-            sealed = list(_seal(user_hash, embedded, replaced, recorded(tenant.recipe)))
+            await cursor.execute(rows.NEXT_PLACE, [user_hash, doc_id])
+            (place,) = await cursor.fetchone() or (0,)
+            placed = [replace(chunk, chunk_index=place)]
+            sealed = list(build_rows(user_hash, placed, original[np.newaxis], recorded(tenant.recipe)))
             (chunk_id,) = await rows.insert_rows_async(conn, user_hash, sealed)
-            gone = sum(count for count, _ in replaced.values())
-            await cursor.execute(*tenant_row.count(user_hash, 1 - gone))
+            await cursor.execute(*tenant_row.count(user_hash, 1))
     metrics.CHUNKS_INDEXED.inc()
     if has_outgrown(tenant.chunk_count) and conn.info.transaction_status == TransactionStatus.IDLE:
         await sync_to_async(keep_up)(user_id=user_id, written=1)

@@ -14,7 +14,8 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from memory.access.tokens import ACT_FOR_USERS, AccessToken, ServiceAccount
-from memory.indexing import Chunk, Document, index_documents
+from memory.documents.document import Chunk, Document
+from memory.indexing import index_documents
 from memory.search.filters import Scope
 from memory.search.retrieval import Match, query_memories
 

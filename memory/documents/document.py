@@ -39,6 +39,8 @@ def refuse_invalid(documents: Sequence[Document]) -> None:
             raise InvalidDocument(f"{place}.doc_id", "This must not be empty.")
         if not document.chunks:
             raise InvalidDocument(f"{place}.chunks", "This must not be empty.")
+        if not isinstance(document.metadata, dict):
+            raise InvalidDocument(f"{place}.metadata", "This must be a JSON object.")
         for index, chunk in enumerate(document.chunks):
             if not chunk.text.strip():
                 raise InvalidDocument(f"{place}.chunks[{index}].text", "This must not be empty.")

@@ -16,6 +16,7 @@ from pgvector import SparseVector
 
 from keys.keyring import get_keyring
 from memory import metrics
+from memory.exceptions import InvalidDocument
 from memory.index.keywords import lexical_column
 from memory.index.labels import labels as labels_of
 from memory.index.recipe import Recipe, configured
@@ -33,6 +34,7 @@ _text, _json, _vector = TextCodec(), JSONCodec(), VectorCodec()
 DELETE_DOCUMENTS = (
     "DELETE FROM memory_chunks WHERE user_hash = %s AND doc_id = ANY (%b::text[]) RETURNING doc_id, created_at"
 )
+NEXT_PLACE = "SELECT coalesce(max(chunk_index) + 1, 0) FROM memory_chunks WHERE user_hash = %s AND doc_id = %s"
 
 
 def _column(type: str, *tables: str) -> Any:
@@ -84,6 +86,20 @@ class PlainChunk:
     id: UUID | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
+
+
+def refuse_invalid_chunk(chunk: PlainChunk) -> None:
+    """Raise InvalidDocument, naming the field, for a chunk that cannot be stored."""
+    for name, value in (("doc_id", chunk.doc_id), ("text", chunk.text.strip())):
+        if not value:
+            raise InvalidDocument(name, "This must not be empty.")
+    for name, value in (("doc_id", chunk.doc_id), ("source", chunk.source)):
+        if "\0" in value:
+            raise InvalidDocument(name, "This must not contain NUL.")
+    try:
+        _json.encode(chunk.metadata)
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidDocument("metadata", "This must be a JSON object.") from None
 
 
 def build_rows(

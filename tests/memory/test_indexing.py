@@ -1,16 +1,21 @@
 """Storing: all of a call or none of it, and a document is replaced whole."""
 
+import asyncio
 import threading
 from typing import Any
+from uuid import UUID
 
 import numpy as np
+import psycopg
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import connection
 
 from memory import indexing
+from memory.documents.document import Chunk, Document
 from memory.exceptions import InvalidDocument
 from memory.index import tables
-from memory.indexing import Chunk, Document, existing_doc_ids, index_documents
+from memory.indexing import existing_doc_ids, index_documents, index_memory_chunk
 from memory.models import MemoryChunk, MemoryVector, Tenant
 from memory.rls import tenant_transaction
 from memory.security import hmac_user
@@ -93,6 +98,7 @@ BAD: list[tuple[Document, str]] = [
     (document("a\0b", "text"), "documents[1].doc_id"),
     (document("doc", "text", source="a\0b"), "documents[1].source"),
     (document("doc", "  \n"), "documents[1].chunks[0].text"),
+    (Document("doc", "", (Chunk("t"),), ["no object"]), "documents[1].metadata"),  # type: ignore[arg-type]
     (Document("doc", "", (Chunk("t", [1.0]),), {}), "documents[1].chunks[0].embedding"),
     (Document("doc", "", (Chunk("t", [0.0] * DIM),), {}), "documents[1].chunks[0].embedding"),
     (Document("doc", "", (Chunk("t", [float("nan")] * DIM),), {}), "documents[1].chunks[0].embedding"),
@@ -149,3 +155,59 @@ def test_writers_of_one_document_serialise() -> None:
         assert len({row.text for row in rows}) == 1
         assert len(rows) == int(rows[0].text.split()[1]) + 1
     assert counts() == (len(rows),) * 3
+
+
+def append(*calls: tuple[str, str], together: bool = False, metadata: Any = None) -> list[UUID]:
+    """`index_memory_chunk` for each (doc_id, text), over a connection of its own when they come together."""
+
+    async def call(doc_id: str, text: str) -> UUID:
+        async with await psycopg.AsyncConnection.connect(**connection.parameters_of("app")) as conn:
+            return await index_memory_chunk(conn, ALICE, doc_id, "chat", text, vector_of(text), metadata or {})
+
+    async def work() -> list[UUID]:
+        if together:
+            return await asyncio.gather(*(call(*each) for each in calls))
+        return [await call(*each) for each in calls]
+
+    return async_to_sync(work)()
+
+
+def stored(doc_id: str) -> list[tuple[int, str]]:
+    with tenant_transaction(ALICE):
+        rows: Any = MemoryChunk.objects.filter(doc_id=doc_id).order_by("chunk_index")
+        return [(row.chunk_index, row.text) for row in rows]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestIndexMemoryChunk:
+    def test_two_calls_leave_two_rows(self) -> None:
+        first, second = append(("doc", "one"), ("doc", "two"))
+        assert first < second
+        assert stored("doc") == [(0, "one"), (1, "two")]
+        assert counts() == (2, 2, 2)
+        assert texts(recall(ALICE, "one", top_k=1)) == ["one"] and texts(recall(ALICE, "two", top_k=1)) == ["two"]
+
+    def test_calls_at_once_take_places_of_their_own(self) -> None:
+        append(*(("doc", f"text {number}") for number in range(6)), together=True)
+        assert [place for place, _ in stored("doc")] == [0, 1, 2, 3, 4, 5]
+        assert {text for _, text in stored("doc")} == {f"text {number}" for number in range(6)}
+        assert counts() == (6, 6, 6)
+
+    def test_the_next_place_is_the_documents_own(self) -> None:
+        remember(ALICE, "long", "one", "two", "three")
+        append(("other", "first"), ("long", "four"))
+        assert stored("other") == [(0, "first")]
+        assert stored("long")[-1] == (3, "four")
+
+    @pytest.mark.parametrize("metadata", [["a"], "text", 5, {"when": object()}, {"x": float("nan")}])
+    def test_metadata_that_is_no_json_object_is_named(self, metadata: Any) -> None:
+        with pytest.raises(InvalidDocument) as caught:
+            append(("doc", "one"), metadata=metadata)
+        assert caught.value.field == "metadata"
+        assert counts() == (0, 0, 0)
+
+    @pytest.mark.parametrize(("doc_id", "text", "field"), [("", "text", "doc_id"), ("doc", " ", "text")])
+    def test_what_else_cannot_be_stored_is_named(self, doc_id: str, text: str, field: str) -> None:
+        with pytest.raises(InvalidDocument) as caught:
+            append((doc_id, text))
+        assert caught.value.field == field

@@ -440,7 +440,7 @@ class TestAsyncContext:
         (match, *_) = recall(ALICE, "new text", doc_id="new")
         assert (match.id, match.text, match.metadata) == (again, "new text", {"a": 1})
         with tenant_transaction(ALICE):
-            assert Tenant.objects.get().chunk_count == 2 == visible()
+            assert Tenant.objects.get().chunk_count == 3 == visible()
 
     def test_a_write_that_waited_for_an_erasure_makes_the_tenant_anew(self, monkeypatch: pytest.MonkeyPatch) -> None:
         erasing, write_waits = threading.Event(), threading.Event()

@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from memory.indexing import Chunk, Document
+from memory.documents.document import Chunk, Document
 from project.logs import RequestFilter, SafeJsonFormatter
 from tests.factories import API, api_client, index, make_service, vector
 

@@ -23,7 +23,7 @@ from memory.benchmarks.index import (
 )
 from memory.benchmarks.plain_tables import owner_connection, plain_tables
 from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
-from memory.indexing import Chunk, Document
+from memory.documents.document import Chunk, Document
 from memory.listing import list_chunks
 from memory.models import MemoryVector
 from memory.rls import tenant_transaction

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from memory.benchmarks.tenants import benchmark_user, erase, throwaway_tenants
-from memory.indexing import Chunk, Document, index_documents
+from memory.documents.document import Chunk, Document
+from memory.indexing import index_documents
 from memory.listing import list_chunks
 
 pytestmark = pytest.mark.django_db

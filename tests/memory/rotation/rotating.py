@@ -12,7 +12,8 @@ from django.test import override_settings
 
 from keys.generation import generate_key
 from keys.keyring import Key, get_keyring, parse_key
-from memory.indexing import Chunk, Document, index_documents
+from memory.documents.document import Chunk, Document
+from memory.indexing import index_documents
 from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
 from memory.security import aad_for, hmac_user, open_under

@@ -11,8 +11,9 @@ from django.db import connection, connections
 
 from database.roles import as_owner
 from memory import metrics
+from memory.documents.document import Chunk, Document
 from memory.index.tail import move
-from memory.indexing import Chunk, Document, index_documents, index_memory_chunk
+from memory.indexing import index_documents, index_memory_chunk
 from memory.models import MemoryTerm, MemoryVector
 from memory.rls import tenant_transaction
 from memory.search.exact_scan import PINS as EXACT_PINS

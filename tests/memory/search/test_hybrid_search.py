@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from memory.documents.document import Chunk, Document
 from memory.exceptions import InvalidFilter
-from memory.indexing import Chunk, Document, index_documents
+from memory.indexing import index_documents
 from memory.models import MemoryChunk, MemoryVector
 from memory.rls import tenant_transaction
 from memory.search.filters import Scope
