@@ -11,9 +11,10 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connection
 from django.db.models import QuerySet
 from django.db.models.functions import Now
@@ -27,6 +28,8 @@ FORGOTTEN_AFTER = timedelta(seconds=60)
 
 logger = logging.getLogger(__name__)
 _role: str | None = None
+_stopped = threading.Event()
+_writing = threading.Lock()
 
 
 def start(role: str) -> None:
@@ -36,13 +39,18 @@ def start(role: str) -> None:
     _role = role
     _start_thread()
     if first:
-        os.register_at_fork(after_in_child=_start_thread)
+        os.register_at_fork(after_in_child=_start_in_child)
         atexit.register(stop)
 
 
 def stop() -> None:
-    """Take this process off the list, so that a restart need not wait until it is forgotten."""
-    with contextlib.suppress(DatabaseError), contextlib.closing(connection):
+    """Take this process off the list for good, so that a rotation need not wait until it is forgotten.
+
+    For a server's hook at the exit of a worker; may be called twice, and in a process that never reported itself.
+    """
+    _stopped.set()
+    # A beat that is being written would put the process back onto the list.
+    with _writing, contextlib.suppress(DatabaseError, ImproperlyConfigured), contextlib.closing(connection):
         ProcessHeartbeat.objects.filter(process=process_id()).delete()
 
 
@@ -99,24 +107,27 @@ def with_another_current_key(purpose: Purpose, key_id: str) -> list[ProcessHeart
     return [process for process in live_processes() if process.current(purpose) != key_id]
 
 
+def _start_in_child() -> None:
+    global _stopped, _writing
+    _stopped, _writing = threading.Event(), threading.Lock()
+    _start_thread()
+
+
 def _start_thread() -> None:
     if _role is not None:
-        threading.Thread(target=_beat_for_ever, args=(_role,), name="key-heartbeat", daemon=True).start()
+        threading.Thread(target=_beat_until_stopped, args=(_role,), name="key-heartbeat", daemon=True).start()
 
 
-def _beat_for_ever(role: str) -> None:
-    wait = threading.Event()
-    for _ in _every(EVERY_SECONDS, wait):
+def _beat_until_stopped(role: str) -> None:
+    while True:
         try:
-            beat(role)
+            with _writing:
+                if not _stopped.is_set():
+                    beat(role)
         except Exception as error:  # noqa: BLE001  (a heartbeat that fails must not end the heartbeats)
             logger.warning("Heartbeat not recorded: %s", type(error).__name__)
         finally:
             # Back into the pool: a thread that sleeps holds no connection.
             connection.close()
-
-
-def _every(seconds: float, wait: threading.Event) -> Iterator[None]:
-    yield
-    while not wait.wait(seconds):
-        yield
+        if _stopped.wait(EVERY_SECONDS):
+            return

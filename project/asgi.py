@@ -1,13 +1,15 @@
 """The ASGI entry point. Refuses to serve from a database that does not protect tenants, or without a key
 that rows need."""
 
+import asyncio
 import os
+from typing import Any
 
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 
-application = get_asgi_application()
+_django = get_asgi_application()
 
 from keys import heartbeat  # noqa: E402  (needs the apps that the line above loads)
 from keys.live_keys import assert_live_keys  # noqa: E402
@@ -20,3 +22,24 @@ assert_live_keys()
 warn_of_stale_indexes()
 heartbeat.start("asgi")
 begin_serving()
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """Django's application, which knows nothing of the server's start and stop.
+
+    A server that was sent SIGTERM may end by that signal, behind its last request: no code runs at such an exit.
+    """
+    if scope["type"] == "lifespan":
+        await _live(receive, send)
+    else:
+        await _django(scope, receive, send)
+
+
+async def _live(receive: Any, send: Any) -> None:
+    ending = False
+    while not ending:
+        message = await receive()
+        ending = message["type"] == "lifespan.shutdown"
+        if ending:
+            await asyncio.to_thread(heartbeat.stop)
+        await send({"type": f"{message['type']}.complete"})

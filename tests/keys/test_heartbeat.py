@@ -1,5 +1,6 @@
 """Who is alive and which keys they hold."""
 
+import threading
 from datetime import timedelta
 
 import pytest
@@ -54,4 +55,25 @@ def test_a_silent_process_is_forgotten_after_a_minute() -> None:
 def test_stopping_takes_the_process_off_the_list() -> None:
     heartbeat.beat("wsgi")
     heartbeat.stop()
+    assert not ProcessHeartbeat.objects.exists()
+
+
+@pytest.fixture
+def _unstarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "_role", "wsgi")
+    monkeypatch.setattr(heartbeat, "_stopped", threading.Event())
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("_unstarted")
+def test_a_process_that_was_stopped_reports_itself_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "EVERY_SECONDS", 0.0)
+    heartbeat._start_thread()
+    (thread,) = [each for each in threading.enumerate() if each.name == "key-heartbeat"]
+    while not ProcessHeartbeat.objects.exists():
+        thread.join(0.01)
+        assert thread.is_alive()
+    heartbeat.stop()
+    thread.join(10)
+    assert not thread.is_alive()
     assert not ProcessHeartbeat.objects.exists()
