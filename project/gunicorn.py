@@ -4,41 +4,32 @@ Threads share a worker's models and its connection pool; each further worker cos
 """
 
 import os
-import shutil
 import threading
-from pathlib import Path
 from typing import Any
 
-bind = os.environ.get("BIND", "127.0.0.1:8000")
-workers = int(os.environ.setdefault("WEB_CONCURRENCY", "2"))  # set: workers share the cores by it
-worker_class = "gthread"
-threads = int(os.environ.get("WEB_THREADS", "8"))
+from project import metrics_folder, settings
+
+bind = settings.BIND
+workers = settings.WEB_CONCURRENCY
+os.environ["WEB_CONCURRENCY"] = str(workers)  # workers share the cores by it
+worker_class = "project.waitress_worker.WaitressWorker"
+threads = settings.WEB_THREADS
+# A loop that stands still for so long is killed; slow requests are no matter, they have threads of their own.
 timeout = 60
-graceful_timeout = 30
-keepalive = 5
+# Workers have so long to finish what has begun, after the pause in which they serve on.
+graceful_timeout = int(settings.DRAIN_SECONDS) + 30
 # The access log is our own (`project.middleware`): JSON, with routes instead of raw paths.
 accesslog = None
 errorlog = "-"
 loglevel = "warning"
 
-# Before any worker imports prometheus_client, which reads it once.
-_metrics_dir = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", ".data/metrics")).absolute()
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_dir)
-# With --preload the application opens its files there before `on_starting`.
-_metrics_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+# Before any process imports prometheus_client, which reads it once.
+metrics_folder.claim()
 
 
-def on_starting(server: Any) -> None:
-    """Forget the counts of an earlier run: a counter starts at zero with the service."""
-    shutil.rmtree(_metrics_dir, ignore_errors=True)
-    _metrics_dir.mkdir(parents=True, mode=0o700)
-
-
-def child_exit(server: Any, worker: Any) -> None:
-    """A dead worker's gauges go; its counters stay in the sum."""
-    from prometheus_client import multiprocess
-
-    multiprocess.mark_process_dead(worker.pid)
+def when_ready(server: Any) -> None:
+    if server.cfg.uid == 0:
+        server.log.warning("Workers run as root. Start as an account of its own, or give --user and --group.")
 
 
 def post_worker_init(worker: Any) -> None:
@@ -49,3 +40,17 @@ def post_worker_init(worker: Any) -> None:
     threading.Thread(target=get_embedding_model, name="load-embedding-model", daemon=True).start()
 
     begin_serving_in_worker()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Sign the process off, so that a key rotation need not wait until it is forgotten."""
+    from keys import heartbeat
+
+    heartbeat.stop()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """A dead worker's gauges go; its counters stay in the sum."""
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(worker.pid)

@@ -12,6 +12,7 @@ from keys.exceptions import KeyConfigurationError
 from keys.keyring import get_keyring
 from memory.exceptions import DatabaseMisconfigured
 from memory.tenancy.live_database import assert_live_database
+from project import draining
 from rerank import health as rerank_health
 
 logger = logging.getLogger(__name__)
@@ -32,8 +33,12 @@ def healthz(request: HttpRequest) -> JsonResponse:
 def readyz(request: HttpRequest) -> JsonResponse:
     """200 when every part is `ok`, else 503 with `failing` beside the parts that are not. Reasons go to the log.
 
+    503 and `draining` as well when this process is about to end.
+
     `rerank` tells how the reranker is, and never makes us unready: without it answers keep their retrieval order.
     """
+    if draining.has_begun():
+        return JsonResponse({"status": "draining"}, status=503)
     parts = {name: "ok" if _passes(name, check) else "failing" for name, check in CHECKS.items()}
     ready = all(state == "ok" for state in parts.values())
     headers = {} if ready else {"Retry-After": "5"}

@@ -29,12 +29,14 @@ class RequestFilter(logging.Filter):
 
 
 class PathFilter(logging.Filter):
-    """Takes the raw path out of Django's request log; the access log names the route."""
+    """Takes raw paths out of the logs of Django's requests and of the server; the access log names the route."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if not record.exc_info:
+            # An answered error has its line in the access log.
+            return record.name != "django.request"
         record.msg, record.args = "unhandled exception", ()
-        # An answered error has its line in the access log.
-        return bool(record.exc_info)
+        return True
 
 
 class SafeJsonFormatter(JsonFormatter):

@@ -192,6 +192,17 @@ CACHES: dict[str, dict[str, Any]] = {
     else {"BACKEND": "project.cache.PostgresCache", "LOCATION": "project_cache"}
 }
 
+# --- Serving --------------------------------------------------------------------------------------------------------
+# Read by `project/gunicorn.py`: the address, worker processes, and threads of each.
+BIND = env.str("BIND", default="127.0.0.1:8000")
+WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=2)
+WEB_THREADS = env.int("WEB_THREADS", default=8)
+# How long a client may take to send the head of a request, and all of it.
+REQUEST_HEAD_SECONDS = env.int("REQUEST_HEAD_SECONDS", default=10)
+REQUEST_BODY_SECONDS = env.int("REQUEST_BODY_SECONDS", default=60)
+# How long a process that was told to end says so by /readyz, and serves on, before it closes its door.
+DRAIN_SECONDS = env.float("DRAIN_SECONDS", default=2.0)
+
 # --- Operations -----------------------------------------------------------------------------------------------------
 # Who may read /metrics: a bearer of this token, or an address in these networks that came through no proxy.
 METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
@@ -213,6 +224,9 @@ LOGGING: dict[str, Any] = {
         # Its warnings about a pipeline that failed quote the server's message, and that the values of a statement.
         "psycopg": {"level": "ERROR"},
         "psycopg.pool": {"level": "WARNING"},
+        # A queue of a few requests is no news; and its errors name raw paths.
+        "waitress": {"level": "WARNING", "filters": ["path"]},
+        "waitress.queue": {"level": "ERROR"},
         # runserver's own access log prints raw paths and query strings.
         "django.server": {"handlers": [], "level": "ERROR", "propagate": True},
     },
