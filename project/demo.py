@@ -1,11 +1,6 @@
 """What `make demo` shows: two users, real HTTP, the row as a dump has it, and a moved row that does not open."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -23,12 +18,12 @@ from django.utils import timezone
 from database.roles import connect_as
 from memory.access.identity import person_user_id
 from memory.access.tokens import AccessToken
+from memory.benchmarks.server import ServerNotReady, running_server
 from memory.models import MemoryChunk, MemoryVector
 from memory.rls import tenant_transaction
 
 Say = Callable[[str], None]
 
-START_TIMEOUT_SECONDS = 120
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "alice": [
         {
@@ -111,49 +106,15 @@ def _account(name: str) -> Account:
 @contextmanager
 def _server(say: Say) -> Iterator[str]:
     """The server that `make serve` runs, on a free port of this machine, until the block ends."""
-    port = _free_port()
-    command = [sys.executable, "-m", "gunicorn", "-c", "project/gunicorn.py", "project.wsgi"]
-    environment = {
-        **os.environ,
-        "BIND": f"127.0.0.1:{port}",
-        "WEB_CONCURRENCY": "1",
-        "INSECURE_HTTP": "1",
-        "PROMETHEUS_MULTIPROC_DIR": tempfile.mkdtemp(prefix="sealed-memory-demo-"),
-    }
-    with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(command, cwd=settings.BASE_DIR, env=environment, stdout=log, stderr=log) as server,  # noqa: S603
-    ):
-        try:
-            say(f"Starting the server on 127.0.0.1:{port} (loads the models) ...")
-            seconds = _wait(f"http://127.0.0.1:{port}", server)
-            say(f"Ready after {seconds:.1f} s.")
-            yield f"http://127.0.0.1:{port}"
-        except RuntimeError:
-            log.seek(0)
-            say(log.read()[-2000:])
-            raise
-        finally:
-            server.terminate()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait(address: str, server: subprocess.Popen[bytes] | subprocess.Popen[str]) -> float:
+    say("Starting the server (loads the models) ...")
     started = time.monotonic()
-    while time.monotonic() - started < START_TIMEOUT_SECONDS:
-        if server.poll() is not None:
-            raise RuntimeError("The server stopped while starting.")
-        try:
-            with urllib.request.urlopen(f"{address}/readyz", timeout=5):  # noqa: S310
-                return time.monotonic() - started
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.2)
-    raise RuntimeError("The server was not ready in time.")
+    try:
+        with running_server(WEB_CONCURRENCY="1") as server:
+            say(f"Ready on {server.address} after {time.monotonic() - started:.1f} s.")
+            yield server.address
+    except ServerNotReady as error:
+        say(str(error))
+        raise
 
 
 def _post(address: str, account: Account, path: str, body: dict[str, Any]) -> tuple[dict[str, Any], float]:

@@ -1,0 +1,229 @@
+"""The service measured from outside: a question's text in, an answer out, over HTTP, in closed loops.
+
+The tenants and their tokens are made for the run and erased again.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import numpy as np
+from django.conf import settings
+from django.contrib.auth import get_user_model
+
+from memory.access.identity import person_user_id
+from memory.access.tokens import AccessToken
+from memory.benchmarks.command import progress
+from memory.benchmarks.population import Memories, store
+from memory.benchmarks.report import Report, Row, Target, at_most
+from memory.benchmarks.server import Answers, Client, Server, closed_loop, running_server
+from memory.benchmarks.synthetic import Synthetic
+from memory.benchmarks.timing import latencies
+from memory.erasure import erase_user
+
+ROW_WORDS = 30
+QUESTION_WORDS = 10
+# Words of a question have to be words: made-up ones are four tokens each.
+WORDS = [
+    "where",
+    "did",
+    "the",
+    "doctor",
+    "say",
+    "that",
+    "my",
+    "sister",
+    "should",
+    "put",
+    "her",
+    "new",
+    "medicine",
+    "before",
+    "she",
+    "goes",
+    "back",
+    "home",
+    "after",
+    "work",
+    "on",
+    "friday",
+    "morning",
+    "and",
+    "what",
+    "is",
+    "name",
+    "of",
+    "cat",
+    "we",
+    "saw",
+    "last",
+    "summer",
+    "in",
+    "small",
+    "town",
+    "near",
+    "lake",
+    "with",
+    "old",
+    "blue",
+    "house",
+]
+UNTHROTTLED = {f"MEMORY_THROTTLE_{scope}": "" for scope in ("INDEX", "QUERY", "OTHER")}
+NOTE = (
+    "query = a question of 10 words as text, top_k 10, each client asks again when it has its answer; short and long ="
+    " new documents of 20 and 2,000 tokens; beside bulk = one client's questions while another stores"
+    " 4 MiB at a time without pause. Clients and server share the machine's cores."
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure: questions to tenants of each of `sizes` by each number of `clients`, for `seconds` each, and
+    beside a client that stores `bulk_bytes` at a time.
+
+    `checkout`: whose server, when it is not this one's. `environment`: variables for the server.
+    """
+
+    sizes: tuple[int, ...] = (100, 1_000, 10_000)
+    clients: tuple[int, ...] = (1, 8, 32)
+    seconds: float = 10.0
+    bulk_bytes: int = 4 * 1024 * 1024
+    checkout: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Account:
+    """A throw-away user of the service."""
+
+    user_id: str
+    token: str
+
+
+def measure_http(plan: Plan, *, verbosity: int = 1) -> Report:
+    """Fill the tenants, start the server, ask and store, and erase everything again."""
+    with accounts(len(plan.sizes)) as known, accounts(1) as (writer,):
+        for account, size in zip(known, plan.sizes, strict=True):
+            store(account.user_id, _memories(size))
+        # One text of a megabyte makes a thousand chunks, and four of them stand in a request.
+        roomy = {"MEMORY_MAX_CHUNKS": "100000", **UNTHROTTLED, **plan.environment}
+        with running_server(checkout=plan.checkout, **roomy) as server:
+            rows = list(_measure(plan, server, known, writer, verbosity))
+    return Report("benchmark_http", rows, targets(rows), [NOTE])
+
+
+def targets(rows: Sequence[Row]) -> list[Target]:
+    """The bounds of a service that somebody else is filling."""
+    beside = [row for row in rows if row["work"] == "query beside bulk"]
+    alone = {row["tenant_rows"]: row for row in rows if row["work"] == "query, plain" and row["clients"] == 1}
+    found = [at_most("answers that failed", sum(row["failed"] for row in rows), 0)]
+    for row in beside:
+        ratio = row["p95_ms"] / alone[row["tenant_rows"]]["p95_ms"]
+        found.append(at_most(f"{row['tenant_rows']:,} rows: p95 beside bulk / alone", ratio, 3.0, "×"))
+    return found
+
+
+@contextmanager
+def accounts(number: int) -> Iterator[list[Account]]:
+    """New accounts with a token each; at the end they and their memories are gone."""
+    users = [get_user_model().objects.create_user(f"benchmark-{token_hex(8)}") for _ in range(number)]
+    try:
+        yield [
+            Account(person_user_id(user.pk), AccessToken.objects.issue(user=user, expires_in=timedelta(hours=6))[1])
+            for user in users
+        ]
+    finally:
+        for user in users:
+            erase_user(user_id=person_user_id(user.pk))
+            user.delete()
+
+
+def _measure(plan: Plan, server: Server, known: Sequence[Account], writer: Account, verbosity: int) -> Iterator[Row]:
+    def ask(account: Account, clients: int, rerank: bool = False) -> Answers:
+        bodies = [questions(number, rerank) for number in range(clients)]
+        return closed_loop(server.address, account.token, "memories/query", bodies, plan.seconds)
+
+    def write(tokens: int, clients: int) -> Answers:
+        bodies = [documents(number, tokens) for number in range(clients)]
+        return closed_loop(server.address, writer.token, "memories/index", bodies, plan.seconds)
+
+    ask(known[0], 1)  # loads what is loaded at the first question
+    work = [
+        (f"query, {'reranked' if rerank else 'plain'}", account, size, clients, rerank)
+        for rerank in (False, True)
+        for account, size in zip(known, plan.sizes, strict=True)
+        for clients in plan.clients
+    ]
+    for name, account, size, clients, rerank in progress(work, "asking", verbosity=verbosity):
+        yield _row(name, size, clients, ask(account, clients, rerank))
+    for name, tokens in (("index, short", 20), ("index, long", 2_000)):
+        for clients in plan.clients[:2]:
+            yield _row(name, None, clients, write(tokens, clients))
+    for account, size in zip(known, plan.sizes, strict=True):
+        with _filling(server.address, writer, plan.bulk_bytes):
+            yield _row("query beside bulk", size, 1, ask(account, 1))
+    yield {**_row("memory of all processes", None, 0, Answers()), "mib": server.resident_bytes() / 2**20}
+
+
+@contextmanager
+def _filling(address: str, writer: Account, size: int) -> Iterator[None]:
+    """Within the block, another client posts documents of `size` bytes one after the other."""
+    stop = threading.Event()
+    # Four texts to a request: one alone may have no more than a megabyte.
+    bulk = (
+        {"documents": [{"text": _prose(size // 4 - 200, 4 * call + part)} for part in range(4)]} for call in count()
+    )
+    with closing(Client(address, writer.token)) as client:
+        thread = threading.Thread(target=client.work, args=("memories/index", bulk, lambda: not stop.is_set()))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def questions(seed: int, rerank: bool) -> Iterator[Mapping[str, Any]]:
+    """Query bodies without end."""
+    rng = np.random.default_rng(seed)
+    while True:
+        yield {"query": " ".join(rng.choice(WORDS, QUESTION_WORDS)), "top_k": 10, "rerank": rerank}
+
+
+def documents(seed: int, tokens: int) -> Iterator[Mapping[str, Any]]:
+    """Index bodies without end: a new document of about `tokens` tokens each."""
+    rng = np.random.default_rng(seed)
+    while True:
+        yield {"text": " ".join(rng.choice(WORDS, tokens)) + ".", "source": "benchmark"}
+
+
+def _prose(size: int, seed: int) -> str:
+    rng = np.random.default_rng(seed)
+    text = ""
+    while len(text) < size:
+        text += " ".join(rng.choice(WORDS, 12)).capitalize() + ". "
+    return text[:size]
+
+
+def _memories(size: int) -> Memories:
+    source = Synthetic(settings.MEMORY_EMBEDDING_DIM, stream=size)
+    return Memories(list(source.texts(size, ROW_WORDS)), source.vectors(size))
+
+
+def _row(work: str, tenant_rows: int | None, clients: int, answers: Answers) -> Row:
+    measured = latencies(answers.milliseconds, 50, 95, 99) if answers.milliseconds else {}
+    return {
+        "work": work,
+        "tenant_rows": tenant_rows,
+        "clients": clients,
+        **{f"{name}_ms": measured.get(name) for name in ("p50", "p95", "p99")},
+        "per_s": len(answers.milliseconds) / answers.seconds if answers.seconds else None,
+        "refused": answers.refused,
+        "failed": answers.failed,
+    }

@@ -1,0 +1,171 @@
+"""The real server beside a benchmark, and clients that ask it over HTTP."""
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, perf_counter, sleep
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+from django.conf import settings
+
+START_SECONDS = 120
+
+
+class ServerNotReady(RuntimeError):
+    """The server stopped while starting, or took too long. The message ends with its log."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: where it listens, and its processes."""
+
+    address: str
+    process: psutil.Process
+
+    def resident_bytes(self) -> int:
+        """Memory of all its processes: what each has of its own, and what they share once a process."""
+        family = [self.process, *self.process.children(recursive=True)]
+        return sum(process.memory_info().rss for process in family)
+
+
+@dataclass
+class Answers:
+    """What a client got: milliseconds of each answer with status 200, and how many answers had another status."""
+
+    milliseconds: list[float] = field(default_factory=list)
+    refused: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: "Answers") -> None:
+        """Take another client's answers in; both worked for the same time."""
+        self.milliseconds += other.milliseconds
+        self.refused += other.refused
+        self.failed += other.failed
+        self.seconds = max(self.seconds, other.seconds)
+
+
+@contextmanager
+def running_server(*, checkout: Path | None = None, **environment: str) -> Iterator[Server]:
+    """The server of `make serve` on a free port, ready to answer, until the block ends.
+
+    `checkout`: another folder to serve from. `environment`: variables besides this process's own. Raises
+    ServerNotReady.
+    """
+    address = f"127.0.0.1:{_free_port()}"
+    command = [sys.executable, "-m", "gunicorn", "-c", "project/gunicorn.py", "project.wsgi"]
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        tempfile.TemporaryDirectory(prefix="sealed-memory-metrics-") as metrics,
+        subprocess.Popen(  # noqa: S603
+            command,
+            cwd=checkout or settings.BASE_DIR,
+            env={
+                **os.environ,
+                "BIND": address,
+                "INSECURE_HTTP": "1",
+                "PROMETHEUS_MULTIPROC_DIR": metrics,
+                **environment,
+            },
+            stdout=log,
+            stderr=log,
+        ) as process,
+    ):
+        try:
+            _wait_until_ready(f"http://{address}", process)
+            yield Server(f"http://{address}", psutil.Process(process.pid))
+        except ServerNotReady as error:
+            log.seek(0)
+            raise ServerNotReady(f"{error}\n{log.read()[-2000:]}") from None
+        finally:
+            process.terminate()
+
+
+class Client:
+    """One connection that posts JSON with a token and keeps the time."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self._connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=300)
+        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+
+    def post(self, path: str, body: Mapping[str, Any]) -> tuple[int, Any, float]:
+        """Status, decoded answer, and milliseconds from the first byte sent to the last one read."""
+        data = json.dumps(body).encode()
+        started = perf_counter()
+        self._connection.request("POST", f"/api/v1/{path}", data, self._headers)
+        response = self._connection.getresponse()
+        answer = response.read()
+        return response.status, json.loads(answer), (perf_counter() - started) * 1000
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def work(self, path: str, bodies: Iterator[Mapping[str, Any]], going_on: Callable[[], bool]) -> Answers:
+        """Post one body after the other until `going_on()` is false."""
+        answers = Answers()
+        started = monotonic()
+        while going_on():
+            status, _, milliseconds = self.post(path, next(bodies))
+            if status in (200, 202):
+                answers.milliseconds.append(milliseconds)
+            elif status in (429, 503):
+                answers.refused += 1
+            else:
+                answers.failed += 1
+        answers.seconds = monotonic() - started
+        return answers
+
+
+def closed_loop(
+    address: str, token: str, path: str, bodies: Sequence[Iterator[Mapping[str, Any]]], seconds: float
+) -> Answers:
+    """As many clients as there are `bodies`, each sending its next request when it has the answer to the last."""
+    found = [Answers() for _ in bodies]
+    give_up = monotonic() + seconds
+
+    def run(number: int) -> None:
+        with closing(Client(address, token)) as client:
+            found[number] = client.work(path, bodies[number], lambda: monotonic() < give_up)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(bodies))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    together = Answers()
+    for answers in found:
+        together.add(answers)
+    return together
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(address: str, process: "subprocess.Popen[Any]") -> None:
+    give_up = monotonic() + START_SECONDS
+    while monotonic() < give_up:
+        if process.poll() is not None:
+            raise ServerNotReady("The server stopped while starting.")
+        try:
+            with urllib.request.urlopen(f"{address}/readyz", timeout=5):  # noqa: S310
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            sleep(0.1)
+    raise ServerNotReady("The server was not ready in time.")
