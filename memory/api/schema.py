@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
 from memory.access.identity import USER_HEADER
+from memory.documents.shape import ChunkInput
 
 
 class FieldErrorOutput(serializers.Serializer[Any]):
@@ -45,7 +47,20 @@ def answers(status: int, output: Any, description: str = "", *, missing: bool = 
     }
 
 
+class ChunkFieldSchema(OpenApiSerializerFieldExtension):
+    """A chunk is a string, or an object of a component of its own."""
+
+    target_class = "memory.documents.shape.ChunkField"
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
+        return {"oneOf": [{"type": "string"}, auto_schema.resolve_serializer(ChunkInput, direction).ref]}
+
+
 class MemorySchema(AutoSchema):
+    def _get_request_body(self, direction: Any = "request") -> Any:
+        body = super()._get_request_body(direction)
+        return body and {**body, "required": True}
+
     def get_override_parameters(self) -> list[Any]:
         return [
             OpenApiParameter(

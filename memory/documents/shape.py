@@ -3,7 +3,6 @@
 import uuid
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from memory.documents.document import Chunk, Document
@@ -19,7 +18,6 @@ class ChunkInput(StrictSerializer):
     embedding = Embedding(required=False)
 
 
-@extend_schema_field({"oneOf": [{"type": "string"}, {"$ref": "#/components/schemas/ChunkInputRequest"}]})
 class ChunkField(serializers.Field[Any, Any, Any, Any]):
     """One chunk: its text, or {text, embedding}."""
 

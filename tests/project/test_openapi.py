@@ -1,5 +1,7 @@
+from collections.abc import Iterator
 from contextlib import closing
 from io import StringIO
+from typing import Any
 
 import pytest
 import yaml
@@ -34,6 +36,31 @@ def test_every_operation_tells_of_its_problems_and_of_the_user_header() -> None:
             assert "application/problem+json" in operation["responses"]["400"]["content"]
             assert "X-Memory-User" in {parameter["name"] for parameter in operation["parameters"]}
             assert operation["security"] == [{"accessToken": []}, {"session": []}]
+
+
+def test_every_reference_leads_somewhere() -> None:
+    described = schema()
+    refs = list(_refs(described))
+    assert "#/components/schemas/ChunkInputRequest" in refs
+    for ref in refs:
+        target: Any = described
+        for step in ref.removeprefix("#/").split("/"):
+            target = target[step]
+
+
+def test_a_body_that_is_read_is_required() -> None:
+    posts = [verbs["post"] for verbs in schema()["paths"].values() if "post" in verbs]
+    assert posts and all(post["requestBody"]["required"] for post in posts)
+
+
+def _refs(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "$ref" in node:
+            yield node["$ref"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for member in node:
+            yield from _refs(member)
 
 
 @pytest.mark.django_db
