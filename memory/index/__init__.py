@@ -16,6 +16,7 @@
     recipe           index settings, recorded per tenant
     stale_settings   notices tenants that were indexed by other settings
     tail             moves a large tenant's rows into the vector graph and the postings
+    dry_run          runs every statement of the write path once and takes it back
     reindexing       makes a tenant's rows searchable anew
 
 Imports `sealing`, `tenancy` and `memory.rls`; no other room.

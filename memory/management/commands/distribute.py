@@ -6,7 +6,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
-from memory.tenancy.citus import preconditions, statements
+from memory.index.dry_run import refused_statement
+from memory.tenancy.citus import Precondition, preconditions, statements
 
 
 class Command(BaseCommand):
@@ -28,6 +29,9 @@ class Command(BaseCommand):
     def _check(self) -> int:
         with connection.cursor() as cursor:
             found = list(preconditions(cursor))
+        refused = refused_statement()
+        remedy = f"The database refuses {refused}"
+        found.append(Precondition("the writers' own statements run as the application's role", refused is None, remedy))
         for precondition in found:
             mark = "ok     " if precondition.holds else "MISSING"
             self.stdout.write(f"{mark} {precondition.name}")

@@ -11,7 +11,9 @@ from django.db import connection
 from database.roles import as_owner
 from memory.erasure import erase_user
 from memory.exceptions import DatabaseMisconfigured
+from memory.index import dry_run
 from memory.index.tail import move
+from memory.models import MemoryChunk, Tenant
 from memory.rls import tenant_transaction
 from memory.search.exact_scan import PINS as EXACT_PINS
 from memory.search.exact_scan import exact_scan
@@ -161,6 +163,34 @@ def test_distribute_says_what_is_missing(transactional_db):
     for table in (*TABLES, "tenants"):
         assert f"ok      every key of {table} starts with user_hash" in out.getvalue()
         assert f"ok      no policy of {table} has a sub-select" in out.getvalue()
+
+
+OWN_STATEMENTS = "the writers' own statements run as the application's role"
+
+
+def test_distribute_runs_the_writers_own_statements_and_leaves_nothing(transactional_db):
+    out = io.StringIO()
+    with pytest.raises(CommandError):
+        call_command("distribute", stdout=out)
+    assert f"ok      {OWN_STATEMENTS}" in out.getvalue()
+    with tenant_transaction(dry_run.USER_ID):
+        assert (Tenant.objects.count(), MemoryChunk.objects.count()) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("right", "step"),
+    [("INSERT ON memory_chunks", "inserting chunks and vectors"), ("UPDATE ON memory_vectors", "moving rows into")],
+)
+def test_distribute_names_the_statement_that_is_refused(transactional_db, right, step):
+    owner_runs(f"REVOKE {right} FROM memory_app")
+    try:
+        out = io.StringIO()
+        with pytest.raises(CommandError):
+            call_command("distribute", stdout=out)
+    finally:
+        owner_runs(f"GRANT {right} TO memory_app")
+    assert f"MISSING {OWN_STATEMENTS}" in out.getvalue()
+    assert f"The database refuses {step}" in out.getvalue() and "permission denied" in out.getvalue()
 
 
 def test_distribute_prints_the_tenants_first(transactional_db):
