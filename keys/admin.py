@@ -66,6 +66,7 @@ class KeyAdmin(ReadOnlyAdmin):
             "table": {"headers": _HEADERS, "rows": [_cells(key) for key in report.keys]},
             "processes": _process_table(report),
             "progress": _progress(report.run) if report.run else "",
+            "hmac_progress": _progress(report.hmac_run) if report.hmac_run else "",
             "may_request": request.user.has_perm("keys.add_rotationrun"),
         }
         response = TemplateResponse(request, "keys/admin_keys.html", context)

@@ -8,7 +8,8 @@ class KeysConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from keys.checks import check_keys, check_nonce_budget
+        from keys.checks import check_key_ages, check_keys, check_nonce_budget
 
         register(check_keys, Tags.security)
         register(check_nonce_budget, Tags.database)
+        register(check_key_ages, Tags.database)

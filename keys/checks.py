@@ -9,6 +9,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.db import DatabaseError
 
 from keys.exceptions import KeyConfigurationError, UnusableKey
+from keys.key_ages import old_keys
 from keys.keyring import (
     ENCRYPTION_KEY,
     ENCRYPTION_KEYS_ACCEPTED,
@@ -19,7 +20,7 @@ from keys.keyring import (
     get_keyring,
     parse_key,
 )
-from keys.models import KeyRecord
+from keys.models import KeyRecord, Purpose
 from keys.nonces import WARN_AT
 
 GENERATE = (
@@ -30,6 +31,8 @@ E_MISSING = "keys.E001"
 E_NOT_BASE64_OR_SHORT = "keys.E002"
 E_EQUAL = "keys.E003"
 W_NONCE_BUDGET = "keys.W001"
+W_OLD_SEALING_KEY = "keys.W002"
+W_OLD_HMAC_KEY = "keys.W003"
 
 
 def check_keys(
@@ -57,6 +60,18 @@ def check_nonce_budget(
         return []
     hint = "manage.py generate_keys --next, then manage.py rotate_encryption_key."
     return [Warning(f"Key {key_id} has sealed more than 2^31 values: rotate it soon.", hint=hint, id=W_NONCE_BUDGET)]
+
+
+def check_key_ages(
+    app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """No current key is overdue for rotation. Asks the database, so only `check --database` runs it."""
+    try:
+        old = old_keys() if databases else []
+    except (KeyConfigurationError, DatabaseError):
+        return []  # said by other checks
+    ids = {Purpose.ENCRYPTION: W_OLD_SEALING_KEY, Purpose.HMAC: W_OLD_HMAC_KEY}
+    return [Warning(f"Key {key}: rotate it soon.", hint=f"{key.advice}.", id=ids[key.purpose]) for key in old]
 
 
 def _values(variable: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from keys import heartbeat, leases, nonces
 from keys.held_keys import held_keys
+from keys.key_ages import old_keys
 from keys.keyring import ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED, HMAC_KEY, HMAC_KEYS_ACCEPTED, Keyring, get_keyring
 from keys.models import KeyRecord, ProcessHeartbeat, Purpose, RotationRun
 from keys.movers import Mover, mover_of
@@ -41,12 +42,13 @@ class KeyFacts:
 
 @dataclass(frozen=True)
 class KeyReport:
-    """`attention`: what is wrong or unfinished. `next_steps`: what is safe to do and what is not, in plain words.
-    `removable`: key ids that may leave the environment now."""
+    """`run`, `hmac_run`: the last rotation of each kind. `attention`: what is wrong or unfinished. `next_steps`: what
+    is safe to do and what is not, in plain words. `removable`: key ids that may leave the environment now."""
 
     keys: list[KeyFacts]
     processes: list[dict[str, Any]]
     run: RotationRun | None
+    hmac_run: RotationRun | None = None
     attention: list[str] = field(default_factory=list)
     next_steps: list[str] = field(default_factory=list)
     removable: list[str] = field(default_factory=list)
@@ -57,6 +59,7 @@ class KeyReport:
             "keys": [asdict(key) for key in self.keys],
             "processes": self.processes,
             "run": _run_facts(self.run) if self.run else None,
+            "hmac_run": _run_facts(self.hmac_run) if self.hmac_run else None,
             "attention": self.attention,
             "next_steps": self.next_steps,
             "removable": self.removable,
@@ -75,6 +78,7 @@ def key_report() -> KeyReport:
         keys=keys,
         processes=[_process_facts(process) for process in processes],
         run=run,
+        hmac_run=hmac_run,
         attention=list(judge.attention()),
         next_steps=list(judge.next_steps()),
         removable=judge.removable(),
@@ -146,6 +150,8 @@ class _Judge:
     def attention(self) -> Iterator[str]:
         for key in self.keys:
             yield from self._attention_to(key)
+        for old in old_keys():
+            yield f"{old}: rotate it soon ({old.advice})."
         for process in self.processes:
             yield from self._attention_to_process(process)
         yield from self._attention_to_run(self.run, "rotate_encryption_key")

@@ -1,12 +1,25 @@
 """System checks: the variable and the command, never the value."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.checks import run_checks
+from django.db.models.functions import Now
 
-from keys.checks import E_EQUAL, E_MISSING, E_NOT_BASE64_OR_SHORT, check_keys
+from keys.checks import (
+    E_EQUAL,
+    E_MISSING,
+    E_NOT_BASE64_OR_SHORT,
+    W_OLD_HMAC_KEY,
+    W_OLD_SEALING_KEY,
+    check_key_ages,
+    check_keys,
+)
+from keys.held_keys import held_keys
 from keys.keyring import KEY_VARIABLES
+from keys.models import KeyRecord, Purpose
+from keys.status import key_report
 from tests.factories import key
 
 SINGLE = ["MEMORY_ENCRYPTION_KEY", "MEMORY_TENANT_HMAC_KEY"]
@@ -51,3 +64,25 @@ def test_a_key_twice_in_one_list(settings: Any) -> None:
 def test_they_run_with_manage_check(settings: Any) -> None:
     settings.MEMORY_ENCRYPTION_KEY = ""
     assert E_MISSING in [error.id for error in run_checks()]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "purpose, days, wanted",
+    [
+        (Purpose.ENCRYPTION, 93, [W_OLD_SEALING_KEY]),
+        (Purpose.ENCRYPTION, 91, []),
+        (Purpose.HMAC, 366, [W_OLD_HMAC_KEY]),
+        (Purpose.HMAC, 364, []),
+    ],
+)
+def test_a_current_key_that_is_overdue_for_rotation(purpose: Purpose, days: int, wanted: list[str]) -> None:
+    current = held_keys(purpose).current
+    KeyRecord.objects.create(key_id=current, purpose=purpose, first_seen=Now() - timedelta(days=days))
+    KeyRecord.objects.create(key_id="11111111", purpose=purpose, first_seen=Now() - timedelta(days=999))
+    found = check_key_ages(databases=["default"])
+    assert [warning.id for warning in found] == wanted
+    assert all(current in warning.msg and f"rotate_{purpose}_key" in str(warning.hint) for warning in found)
+    assert check_key_ages(databases=None) == []
+    lines = [line for line in key_report().attention if "older than" in line]
+    assert len(lines) == len(wanted) and all(current in line for line in lines)

@@ -103,3 +103,12 @@ def test_only_the_first_hundred_failures_are_kept_by_name() -> None:
         progress.give_up("140 rows do not open.")
     run = RotationRun.objects.get()
     assert (run.state, run.rows_failed, len(run.failures)) == ("failed", 140, 100)
+
+
+def test_rows_that_were_written_meanwhile_are_no_more_than_all() -> None:
+    with start() as progress:
+        progress.begin("verify", total=10)
+        progress.advance(11)
+        progress.finish(verified=True)
+    run = RotationRun.objects.get()
+    assert (run.rows_done, run.rows_total) == (11, 11)

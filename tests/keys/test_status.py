@@ -121,3 +121,12 @@ def test_the_command_exits_with_1_when_something_needs_attention() -> None:
     report = json.loads(out.getvalue())
     assert report["attention"]
     assert report["keys"][0]["key_id"] == get_keyring().sealing.key_id
+
+
+@pytest.mark.parametrize("kind, name", [("encryption", "encryption"), ("hmac", "tenant HMAC")])
+def test_the_command_shows_the_last_rotation_of_either_kind(kind: str, name: str) -> None:
+    RotationRun.objects.create(kind=kind, state="finished", phase="verify", rows_done=7, rows_total=7, verified=True)
+    out = StringIO()
+    call_command("key_status", stdout=out)
+    assert f"Last {name} rotation: finished, verify, 7 of 7 rows, verified" in out.getvalue()
+    assert key_report().as_json()["run" if kind == "encryption" else "hmac_run"]["rows_done"] == 7

@@ -36,10 +36,9 @@ class Command(BaseCommand):
         for line in _table([HEADINGS, *(_cells(key) for key in report.keys)]):
             self.stdout.write(line)
         self.stdout.write(f"\nLive serving processes: {len(report.processes)}")
-        if report.run:
-            run = report.run
+        for run in filter(None, (report.run, report.hmac_run)):
             self.stdout.write(
-                f"Last encryption rotation: {run.state}, {run.phase or 'not begun'}, {run.rows_done:,} of"
+                f"Last {run.get_kind_display()} rotation: {run.state}, {run.phase or 'not begun'}, {run.rows_done:,} of"
                 f" {run.rows_total:,} rows, {'verified' if run.verified else 'not verified'}"
             )
         for line in report.attention:

@@ -5,13 +5,14 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.db import DatabaseError, connection
 
 from keys import leases
 from keys.exceptions import LeaseLost, LeaseTaken, MissingKeys, RotationRefused
 from keys.models import Purpose, RotationRun
 from keys.movers import Mover, mover_of
 from keys.pace import Pace
-from keys.retry_while_away import retry_while_away
+from keys.retry_while_away import is_away, retry_while_away
 from keys.rotation_command import RotationCommand
 from keys.runs import LEASE, open_run
 
@@ -54,6 +55,11 @@ class Command(RotationCommand):
             retry_while_away(refused.update, message=str(refusal))
         except (CommandError, LeaseTaken, LeaseLost) as error:
             self.stderr.write(str(error))
+        except DatabaseError as error:
+            if not is_away(error):
+                raise
+            self.stderr.write("The database is away; the rotation goes on when it is back.")
+            connection.close()
 
 
 def _request_to_take_up() -> RotationRun | None:

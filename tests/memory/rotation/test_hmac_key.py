@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ from django.db import connection, connections
 from django.test import override_settings
 
 from database import embedded_postgres
-from keys import heartbeat, leases, rotation, steps
+from keys import heartbeat, leases, rotation, runs, steps
 from keys.exceptions import LeaseTaken, MissingKeys, RotationRefused
 from keys.generation import generate_key
 from keys.keyring import HMAC_KEY, HMAC_KEYS_ACCEPTED, get_keyring, parse_key
@@ -411,6 +412,24 @@ class TestFaults:
             assert_all_moved()
             for user_id in MEMORIES:
                 assert_served(user_id)
+
+    def test_the_lease_is_kept_while_a_long_copy_is_cleared(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        store_all()
+        ends: list[datetime] = []
+
+        def look(step: str) -> None:
+            if step == "orphans cleared":
+                ends.append(Lease.objects.get().expires_at)
+
+        with promoted():
+            with observing(interrupt_when("last changes copied")), pytest.raises(KeyboardInterrupt):
+                run()
+            monkeypatch.setattr(runs, "SAVE_EVERY_SECONDS", 0.0)
+            with observing(look):
+                assert run().verified
+        # Three batches of the half copy, and three of the old rows.
+        assert len(ends) >= 6
+        assert ends == sorted(set(ends))
 
 
 class TestKeyStatus:
