@@ -121,4 +121,7 @@ class ServiceAccountAdmin(ModelAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: ServiceAccount | None = None) -> Any:
         # The namespace is in its users' hashes: another name would be another set of users.
-        return () if obj is None else ("namespace",)
+        return () if obj is None else ("namespace", "user")
+
+    def has_delete_permission(self, request: HttpRequest, obj: ServiceAccount | None = None) -> bool:
+        return False

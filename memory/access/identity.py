@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memory.exceptions import InvalidUserId, SealedMemoryError
+from memory.sealing.codecs import has_control_characters
 from memory.security import validate_user_id
 
 USER_HEADER = "X-Memory-User"
@@ -32,7 +33,8 @@ class UserHeaderMissing(IdentityError):
 
 
 class InvalidUserHeader(IdentityError):
-    """X-Memory-User must be UTF-8, without control characters, and short enough for a user id of 255 bytes."""
+    """X-Memory-User must be UTF-8, without control characters or white space around it, and short enough for a user id
+    of 255 bytes."""
 
 
 class ActingForUsersDenied(IdentityError):
@@ -60,9 +62,17 @@ def person_user_id(pk: int) -> str:
 
 
 def service_user_id(namespace: str, external_id: str) -> str:
-    """The canonical user id of the user whom a service calls `external_id`. Raises InvalidUserId."""
+    """The canonical user id of the user whom a service calls `external_id`.
+
+    Raises InvalidUserId, also for white space at an end: HTTP servers cut it off a header, and "victim " would be
+    "victim". A service whose own ids can end so must refuse them, or spell them otherwise, before it names them.
+    """
     if not external_id:
         raise InvalidUserId("A service's user has a name.")
+    if external_id != external_id.strip():
+        raise InvalidUserId("The name of a service's user neither begins nor ends with white space.")
+    if has_control_characters(external_id):
+        raise InvalidUserId("The name of a service's user holds no control characters.")
     user_id = f"service:{namespace}:{external_id}"
     validate_user_id(user_id)
     return user_id
@@ -85,9 +95,6 @@ def user_id_for(account: Any, header: str | None) -> str:
 
 def _user_named_in(header: str, namespace: str) -> str:
     try:
-        external_id = header.encode("latin-1").decode("utf-8")
-        if any(ord(character) < 32 or ord(character) == 127 for character in external_id):
-            raise InvalidUserId
-        return service_user_id(namespace, external_id)
+        return service_user_id(namespace, header.encode("latin-1").decode("utf-8"))
     except (UnicodeError, InvalidUserId):
         raise InvalidUserHeader(InvalidUserHeader.__doc__) from None

@@ -20,6 +20,7 @@ from memory.access.identity import BENCHMARK_NAMESPACE
 
 LAST_USED_RESOLUTION = timedelta(minutes=1)
 ACT_FOR_USERS = "act_for_users"
+PERSONS_ACCOUNT = "This account is a person's: it has logged in or holds tokens, and accounts never change their kind."
 # The longest life of a token, in days; 0 stands for one that does not expire.
 MAX_DAYS = 3650
 
@@ -85,10 +86,13 @@ class AccessToken(AbstractAuthToken):
 class ServiceAccount(models.Model):
     """A program that stores memories of its own users, all of them under one namespace.
 
-    Its account needs the permission `memory.act_for_users` to name a user in `X-Memory-User`.
+    Its account needs the permission `memory.act_for_users` to name a user in `X-Memory-User`. The row outlives the
+    account, and the application may not delete it: the next to use the namespace would inherit its users' memories.
     """
 
-    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="service_account")
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="service_account"
+    )
     namespace = models.SlugField(max_length=64, unique=True, help_text="First part of its users' ids; fixed once used.")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -100,12 +104,20 @@ class ServiceAccount(models.Model):
         return self.namespace
 
     def clean(self) -> None:
-        if self.user_id and (self.user.is_staff or self.user.is_superuser):
+        if self.user and (self.user.is_staff or self.user.is_superuser):
             raise ValidationError({"user": "A service's account is neither staff nor superuser."})
+        if self.user and self._state.adding and is_persons(self.user):
+            raise ValidationError({"user": PERSONS_ACCOUNT})
         if self.namespace == BENCHMARK_NAMESPACE:
             raise ValidationError({"namespace": "This namespace belongs to the benchmark commands, which erase it."})
 
     @property
     def may_act_for_users(self) -> bool:
         """Whether its tokens may name a user. A superuser holds every permission, and is no service: False."""
-        return not self.user.is_superuser and self.user.has_perm(f"memory.{ACT_FOR_USERS}")
+        account = self.user
+        return account is not None and not account.is_superuser and account.has_perm(f"memory.{ACT_FOR_USERS}")
+
+
+def is_persons(account: Any) -> bool:
+    """Whether somebody has used the account as a person's, and so may have memories in it."""
+    return account.last_login is not None or AccessToken.objects.filter(user=account).exists()

@@ -60,7 +60,8 @@ class ListInput(StrictSerializer):
 
 
 class DocumentAddress(StrictSerializer):
-    doc_id = ExactText(limit=MAX_DOC_ID_BYTES)
+    # Blank or with line breaks, as older versions stored it: whatever is stored can be deleted.
+    doc_id = ExactText(limit=MAX_DOC_ID_BYTES, allow_blank=True)
 
 
 class NoParameters(StrictSerializer):

@@ -1,14 +1,23 @@
 """Addresses under /api/v1/."""
 
-from django.urls import path
+from django.urls import path, register_converter
+from django.urls.converters import StringConverter
 
 from memory.api.views import DocumentView, IndexView, MemoriesView, MemoryView, QueryView
+
+
+class AnyTextConverter(StringConverter):
+    """Any text at all: Django's `path` takes slashes, but no line breaks."""
+
+    regex = "(?s:.+)"
+
+
+register_converter(AnyTextConverter, "anytext")
 
 urlpatterns = [
     path("memories", MemoriesView.as_view(), name="memories"),
     path("memories/index", IndexView.as_view(), name="memories-index"),
     path("memories/query", QueryView.as_view(), name="memories-query"),
     path("memories/<uuid:chunk_id>", MemoryView.as_view(), name="memory"),
-    # A document's id may hold slashes.
-    path("documents/<path:doc_id>", DocumentView.as_view(), name="document"),
+    path("documents/<anytext:doc_id>", DocumentView.as_view(), name="document"),
 ]

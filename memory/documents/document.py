@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from memory.exceptions import InvalidDocument
+from memory.sealing.codecs import has_control_characters
 
 
 @dataclass(frozen=True)
@@ -45,5 +46,5 @@ def refuse_invalid(documents: Sequence[Document]) -> None:
             if not chunk.text.strip():
                 raise InvalidDocument(f"{place}.chunks[{index}].text", "This must not be empty.")
         for name, value in (("doc_id", document.doc_id), ("source", document.source)):
-            if "\0" in value:
-                raise InvalidDocument(f"{place}.{name}", "This must not contain NUL.")
+            if has_control_characters(value):
+                raise InvalidDocument(f"{place}.{name}", "This must not contain control characters.")

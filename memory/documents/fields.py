@@ -14,6 +14,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from memory.index.labels import Scalar
+from memory.sealing.codecs import has_control_characters
 
 MAX_METADATA_DEPTH = 16
 SAFE_NAME_LENGTH = 40
@@ -46,6 +47,18 @@ class ExactText(serializers.CharField):
         if len(data.encode("utf-8", "surrogatepass")) > limit:
             self.fail("too_large", limit=limit)
         return data
+
+
+class ExactLine(ExactText):
+    """As ExactText, and without control characters: a name that stands in addresses and logs."""
+
+    default_error_messages = {"control_characters": "This must not contain control characters."}
+
+    def to_internal_value(self, data: Any) -> str:
+        line = super().to_internal_value(data)
+        if has_control_characters(line):
+            self.fail("control_characters")
+        return line
 
 
 class ExactInteger(serializers.IntegerField):

@@ -6,7 +6,7 @@ from typing import Any
 from rest_framework import serializers
 
 from memory.documents.document import Chunk, Document
-from memory.documents.fields import BoundedList, Embedding, ExactText, Metadata, StrictSerializer
+from memory.documents.fields import BoundedList, Embedding, ExactLine, ExactText, Metadata, StrictSerializer
 from memory.documents.splitting import ChunkAllowance
 
 MAX_DOC_ID_BYTES = 512
@@ -35,10 +35,10 @@ class ChunkField(serializers.Field[Any, Any, Any, Any]):
 class DocumentInput(StrictSerializer):
     """One document: a `text`, which is split when it is long, or ordered `chunks`, which are kept as they are."""
 
-    doc_id = ExactText(
+    doc_id = ExactLine(
         limit=MAX_DOC_ID_BYTES, required=False, help_text="Replaces what stands under it; made up when left out."
     )
-    source = ExactText(limit=MAX_SOURCE_BYTES, required=False, allow_blank=True, default="")  # type: ignore[assignment]
+    source = ExactLine(limit=MAX_SOURCE_BYTES, required=False, allow_blank=True, default="")  # type: ignore[assignment]
     text = ExactText(limit="MEMORY_MAX_TEXT_BYTES", required=False)
     embedding = Embedding(required=False, help_text="Of `text`, which then stays in one piece.")
     chunks = BoundedList(child=ChunkField(), limit="MEMORY_MAX_CHUNKS", required=False)

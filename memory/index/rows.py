@@ -23,7 +23,7 @@ from memory.index.recipe import Recipe, configured
 from memory.index.tables import Table, insert
 from memory.index.uuid7 import uuid7
 from memory.index.vectors import searchable as searchable_form
-from memory.sealing.codecs import JSONCodec, SealedBytes, TextCodec, VectorCodec
+from memory.sealing.codecs import JSONCodec, SealedBytes, TextCodec, VectorCodec, has_control_characters
 from memory.security import aad_for, seal
 
 SEALS_PER_ROW = 3
@@ -94,8 +94,8 @@ def refuse_invalid_chunk(chunk: PlainChunk) -> None:
         if not value:
             raise InvalidDocument(name, "This must not be empty.")
     for name, value in (("doc_id", chunk.doc_id), ("source", chunk.source)):
-        if "\0" in value:
-            raise InvalidDocument(name, "This must not contain NUL.")
+        if has_control_characters(value):
+            raise InvalidDocument(name, "This must not contain control characters.")
     try:
         _json.encode(chunk.metadata)
     except (TypeError, ValueError, RecursionError):

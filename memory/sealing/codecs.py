@@ -5,11 +5,17 @@ somebody swapped two inside the database: a codec then raises InvalidTag, as it 
 """
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether it holds a control character of C0 or C1, or DEL: a NUL, a tab, an end of line."""
+    return any(unicodedata.category(character) == "Cc" for character in text)
 
 
 class SealedBytes(bytes):

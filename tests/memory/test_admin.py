@@ -74,6 +74,13 @@ def test_owner_and_expiry_of_a_token_are_fixed(client: Client) -> None:
     assert (changed.label, changed.user, changed.expiry) == ("new", token.user, token.expiry)
 
 
+def test_a_service_is_neither_deleted_nor_given_another_account(client: Client) -> None:
+    service = ServiceAccount.objects.create(user=make_user(), namespace="acme")
+    assert client.post(f"/admin/memory/serviceaccount/{service.pk}/delete/", {"post": "yes"}).status_code == 403
+    client.post(f"/admin/memory/serviceaccount/{service.pk}/change/", {"user": make_user("other").pk})
+    assert ServiceAccount.objects.get().user == service.user
+
+
 def test_namespace_of_a_service_is_fixed(client: Client) -> None:
     service = ServiceAccount.objects.create(user=make_user(), namespace="acme")
     client.post(f"/admin/memory/serviceaccount/{service.pk}/change/", {"namespace": "other", "user": service.user_id})

@@ -48,13 +48,24 @@ class Command(BaseCommand):
         namespace = options["service"]
         service = ServiceAccount.objects.filter(namespace=namespace).select_related("user").first()
         if service is None:
-            service = ServiceAccount(namespace=namespace, user=self._account(f"service-{namespace}"))
-            service.full_clean()
-            service.save()
+            service = self._new_service(namespace)
+        if service.user is None:
+            raise CommandError("The account that had this namespace is deleted: a namespace is never used twice.")
+        if not service.user.is_active:
+            raise CommandError("The account is inactive.")
         if options["act_for_users"]:
             permission = Permission.objects.get(codename=ACT_FOR_USERS, content_type__app_label="memory")
             service.user.user_permissions.add(permission)
         return service.user
+
+    def _new_service(self, namespace: str) -> ServiceAccount:
+        name = f"service-{namespace}"
+        if get_user_model().objects.filter(username=name).exists():
+            raise CommandError(f"The account {name} is a person's: make its service in the admin, or delete it.")
+        service = ServiceAccount(namespace=namespace, user=self._account(name))
+        service.full_clean()
+        service.save()
+        return service
 
     def _account(self, name: str) -> Any:
         user_model = get_user_model()

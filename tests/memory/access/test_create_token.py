@@ -79,3 +79,20 @@ def test_the_namespace_of_the_benchmarks_is_nobodys() -> None:
     with pytest.raises(CommandError, match="benchmark commands"):
         create_token("--service", "benchmark")
     assert not AccessToken.objects.exists()
+
+
+def test_a_persons_account_does_not_become_a_services() -> None:
+    make_user("service-take")
+    with pytest.raises(CommandError, match="a person's"):
+        create_token("--service", "take")
+    assert not ServiceAccount.objects.exists()
+
+
+def test_a_namespace_is_never_used_twice() -> None:
+    create_token("--service", "acme")
+    User.objects.get(username="service-acme").delete()
+    with pytest.raises(CommandError, match="never used twice"):
+        create_token("--service", "acme")
+    make_user("service-acme")
+    with pytest.raises(CommandError, match="never used twice"):
+        create_token("--service", "acme")

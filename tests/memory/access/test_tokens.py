@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import connection
+from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -88,6 +88,25 @@ def test_last_use_is_written_at_most_once_a_minute() -> None:
     token.note_use()
     token.refresh_from_db()
     assert token.last_used_at > first
+
+
+def test_account_that_holds_tokens_or_has_logged_in_does_not_become_a_services() -> None:
+    with_token, logged_in = make_user("a"), make_user("b", last_login=timezone.now())
+    make_token(with_token)
+    for person in (with_token, logged_in):
+        with pytest.raises(ValidationError, match="a person's"):
+            ServiceAccount(user=person, namespace="acme").full_clean()
+
+
+def test_a_service_outlives_its_account_and_keeps_its_namespace() -> None:
+    service = ServiceAccount.objects.create(user=make_user(), namespace="acme")
+    service.user.delete()
+    service.refresh_from_db()
+    assert service.user is None and not service.may_act_for_users
+    with pytest.raises(DatabaseError, match="permission denied"), transaction.atomic():
+        ServiceAccount.objects.all().delete()
+    with pytest.raises(ValidationError, match="already exists"):
+        ServiceAccount(user=make_user("next"), namespace="acme").full_clean()
 
 
 def test_service_account_of_staff_is_refused() -> None:

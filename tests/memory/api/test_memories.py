@@ -2,10 +2,15 @@
 
 import uuid
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from django.contrib.auth.models import User
 from django.test import Client
 
+from memory.access.identity import person_user_id
+from memory.models import MemoryChunk
+from memory.rls import tenant_transaction
 from tests.factories import API, index, person_client, vector
 
 pytestmark = pytest.mark.django_db
@@ -167,3 +172,14 @@ def test_erasure_takes_no_filter_that_it_would_ignore() -> None:
     index(client, "a")
     assert client.delete(f"{MEMORIES}?source=chat").status_code == 400
     assert len(listed(client)) == 1
+
+
+@pytest.mark.parametrize("doc_id", ["a\nb", "\n", "a\r\n/b"])
+def test_a_document_whose_id_holds_line_breaks_can_be_deleted(doc_id: str) -> None:
+    """None is stored any more; what older versions stored must not stay for ever."""
+    client = person_client()
+    index(client, doc_id="d")
+    with tenant_transaction(person_user_id(User.objects.get().pk)):
+        MemoryChunk.objects.update(doc_id=doc_id)
+    response = client.delete(f"{API}/documents/{quote(doc_id, safe='')}")
+    assert (response.status_code, response.json()) == (200, {"deleted": 1})
