@@ -11,6 +11,7 @@ Two comments, on the line before a fence or by themselves:
 `manage.py` is ours, and `db.example.org` a Postgres that knows nothing of us.
 """
 
+import ast
 import os
 import re
 import subprocess
@@ -142,3 +143,26 @@ def test_a_block_that_fails_is_noticed(
     assert done.returncode == 1
     assert "failed in some.md:7" in done.stderr
     assert "no_such_command" in done.stdout
+
+
+# --- Messages that a page explains ------------------------------------------------------------------------------------
+def said() -> str:
+    """Every string of the product's code, an f-string with its parts in one piece."""
+    found = []
+    for app in ("keys", "memory"):
+        for path in (ROOT / app).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    found.append("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(node.value)
+    return "\n".join(found)
+
+
+def test_the_messages_that_rotate_keys_explains_are_said() -> None:
+    table = (HOWTO / "rotate-keys.md").read_text().split("| It says |", 1)[1]
+    messages = re.findall(r"^\| `([^`]+)` \|", table, re.M)
+    assert len(messages) >= 10
+    parts = {part.strip() for message in messages for part in re.split(r"…|\bN\b", message) if len(part.strip()) > 6}
+    code = said()
+    assert not {part for part in parts if part not in code and part.removesuffix(" 'rotation'") not in code}
