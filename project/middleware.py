@@ -16,6 +16,7 @@ logger = logging.getLogger("project.access")
 REQUEST_ID_HEADER = "X-Request-ID"
 ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+ALLOWED = {"Allow": ", ".join(sorted(METHODS))}
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -31,7 +32,7 @@ class RequestMiddleware:
         started = time.monotonic()
         try:
             # Invented methods would each become a label of the request metrics.
-            response = self.get_response(request) if request.method in METHODS else problem(405)
+            response = self.get_response(request) if request.method in METHODS else problem(405, headers=ALLOWED)
             response[REQUEST_ID_HEADER] = identifier
             _log(request, response, time.monotonic() - started)
             return response

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.conf import settings
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
@@ -54,6 +55,30 @@ class ChunkFieldSchema(OpenApiSerializerFieldExtension):
 
     def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
         return {"oneOf": [{"type": "string"}, auto_schema.resolve_serializer(ChunkInput, direction).ref]}
+
+
+class ExactTextSchema(OpenApiSerializerFieldExtension):
+    """As far as JSON Schema can say it: `maxLength` counts characters, where the limit is one of bytes."""
+
+    target_class = "memory.documents.fields.ExactText"
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
+        pattern = r"^[^\x00]*$" if self.target.allow_blank else r"^[^\x00]*[^\s\x00][^\x00]*$"
+        return {"type": "string", "maxLength": self.target.limit_in_bytes, "pattern": pattern}
+
+
+class EmbeddingSchema(OpenApiSerializerFieldExtension):
+    target_class = "memory.documents.fields.Embedding"
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
+        dimension = settings.MEMORY_EMBEDDING_DIM
+        return {
+            "type": "array",
+            "items": {"type": "number"},
+            "minItems": dimension,
+            "maxItems": dimension,
+            "description": "Finite in single precision, and not all of them zero.",
+        }
 
 
 class MemorySchema(AutoSchema):

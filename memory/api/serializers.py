@@ -1,9 +1,9 @@
 """The shapes of questions, parameters and answers. Those of documents are in `memory.documents.shape`."""
 
 import dataclasses
-import uuid
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from memory.api.pagination import decode_cursor, encode_cursor
@@ -47,16 +47,19 @@ class QueryInput(StrictSerializer):
         return {**attrs, "scope": Scope(**narrowing)}
 
 
+@extend_schema_field({"type": "string", "pattern": "^[A-Za-z0-9_-]{21}[AQgw]$"})
+class Cursor(serializers.CharField):
+    def to_internal_value(self, data: Any) -> Any:
+        return decode_cursor(super().to_internal_value(data))
+
+
 class ListInput(StrictSerializer):
     """Query parameters of a listing."""
 
     source = ExactText(limit=MAX_SOURCE_BYTES, required=False, allow_blank=True)  # type: ignore[assignment]
     doc_id = ExactText(limit=MAX_DOC_ID_BYTES, required=False)
-    cursor = serializers.CharField(required=False, help_text="`next_cursor` of the page before.")
+    cursor = Cursor(required=False, help_text="`next_cursor` of the page before.")
     limit = serializers.IntegerField(min_value=1, max_value=MAX_PAGE, default=DEFAULT_PAGE)
-
-    def validate_cursor(self, cursor: str) -> uuid.UUID:
-        return decode_cursor(cursor)
 
 
 class DocumentAddress(StrictSerializer):

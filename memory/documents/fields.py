@@ -43,10 +43,13 @@ class ExactText(serializers.CharField):
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
             self.fail("invalid")
-        limit = _limit(self.limit)
-        if len(data.encode("utf-8", "surrogatepass")) > limit:
-            self.fail("too_large", limit=limit)
+        if len(data.encode("utf-8", "surrogatepass")) > self.limit_in_bytes:
+            self.fail("too_large", limit=self.limit_in_bytes)
         return data
+
+    @property
+    def limit_in_bytes(self) -> int:
+        return _limit(self.limit)
 
 
 class ExactLine(ExactText):
@@ -94,7 +97,6 @@ class ExactTime(serializers.DateTimeField):
         return time
 
 
-@extend_schema_field({"type": "array", "items": {"type": "number"}, "description": "As many as the model has."})
 class Embedding(serializers.Field[list[float], Any, Any, Any]):
     """A vector of MEMORY_EMBEDDING_DIM numbers that a float32 can hold, not all of them zero."""
 

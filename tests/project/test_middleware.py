@@ -59,6 +59,7 @@ def test_probes_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
 def test_invented_methods_are_405_and_become_no_label(caplog: pytest.LogCaptureFixture) -> None:
     response = Client().generic("FROBNICATE", "/healthz")
     assert response.status_code == 405
+    assert "GET" in response["Allow"].split(", ")
     assert response["X-Request-ID"]
     assert "FROBNICATE" not in caplog.text
 
