@@ -301,10 +301,9 @@ RERANK_FUSION = env.str("RERANK_FUSION", default="replace")
 RERANK_BATCH_SIZE = env.int("RERANK_BATCH_SIZE", default=32)
 RERANK_BATCH_TOKENS = env.int("RERANK_BATCH_TOKENS", default=16384)
 RERANK_QUEUE_SIZE = env.int("RERANK_QUEUE_SIZE", default=64)
-# Tokens of a pair and of its query; a longer passage is cut, or scored as the best of up to 3 windows.
+# Tokens of a pair and of its query; a longer passage is cut.
 RERANK_MAX_TOKENS = env.int("RERANK_MAX_TOKENS", default=512)
 RERANK_QUERY_TOKENS = env.int("RERANK_QUERY_TOKENS", default=64)
-RERANK_WINDOWS = env.int("RERANK_WINDOWS", default=1)
 # CPU threads of the onnx backend; 0: as many as the process may use, at most 4.
 RERANK_THREADS = env.int("RERANK_THREADS", default=0)
 # A text-embeddings-inference compatible server, its bearer token, and connections of one process to it.

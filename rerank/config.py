@@ -31,11 +31,7 @@ def model_choice() -> ModelChoice:
 
 
 def token_limits() -> Limits:
-    return Limits(
-        pair=settings.RERANK_MAX_TOKENS,
-        query=settings.RERANK_QUERY_TOKENS,
-        windows=settings.RERANK_WINDOWS,
-    )
+    return Limits(pair=settings.RERANK_MAX_TOKENS, query=settings.RERANK_QUERY_TOKENS)
 
 
 def breaker_policy() -> Policy:

@@ -107,7 +107,6 @@ class Runtime:
                 queue=settings.RERANK_QUEUE_SIZE,
                 pair_tokens=limits.pair,
                 query_tokens=limits.query,
-                windows=limits.windows,
             ),
         )
         engine.start()

@@ -9,12 +9,8 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class EncodedPair:
-    """A query and (a window of) a passage, ready for the model.
+    """A query and a passage, ready for the model."""
 
-    `candidate` is the passage's position in its request; several windows of one passage share it.
-    """
-
-    candidate: int
     tokens: int
     payload: Any
 
@@ -29,7 +25,7 @@ class Backend(Protocol):
     mixes_requests: bool
 
     def encode(self, query: str, passages: Sequence[str]) -> list[EncodedPair]:
-        """Tokenise one request's pairs, at least one for each passage. Texts are clean and cut, see `texts.py`."""
+        """Tokenise one request's pairs, one for each passage in order. Texts come clean and cut."""
 
     def forward(self, pairs: Sequence[EncodedPair], timeout: float) -> np.ndarray:
         """Raw logits, float32 of shape (len(pairs),). `timeout` in seconds is for backends that can keep one."""

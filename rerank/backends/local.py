@@ -11,8 +11,6 @@ from rerank.engine.texts import clean
 from rerank.outcomes import ModelUnavailable
 from rerank.weights.files import ModelFiles
 
-PREDICT_BATCH = 32
-
 
 class LocalBackend(ABC):
     """A model in this process. One owner thread: neither tokenizer nor device like company."""
@@ -39,19 +37,13 @@ class LocalBackend(ABC):
         """Raw logits, float32 (len(pairs),)."""
 
     def predict(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-        scores = np.full(len(pairs), -np.inf, dtype=np.float32)
+        limits = self._limits
         encoded = [
-            EncodedPair(index, pair.tokens, pair.payload)
-            for index, (query, passage) in enumerate(pairs)
-            for pair in self.encode(
-                clean(query, self._limits.query), [clean(passage, self._limits.pair * self._limits.windows)]
-            )
+            pair
+            for query, passage in pairs
+            for pair in self.encode(clean(query, limits.query), [clean(passage, limits.pair)])
         ]
-        for start in range(0, len(encoded), PREDICT_BATCH):
-            batch = encoded[start : start + PREDICT_BATCH]
-            for pair, score in zip(batch, self.forward(batch, timeout=float("inf")), strict=True):
-                scores[pair.candidate] = max(scores[pair.candidate], score)
-        return scores
+        return self.forward(encoded, timeout=float("inf"))
 
     def close(self) -> None:
         return None

@@ -1,6 +1,6 @@
 """(query, passage) → token ids, for the backends that run the model in this process."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,10 @@ from rerank.backends import EncodedPair
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """In tokens: a pair with its special tokens, the query alone; `windows` of a long passage, at most 3."""
+    """In tokens: a pair with its special tokens, and the query alone."""
 
     pair: int = 512
     query: int = 64
-    windows: int = 1
 
 
 class PairTokenizer:
@@ -46,28 +45,18 @@ class PairTokenizer:
             raise ValueError(f"{path.name} cannot be read: {error}") from error
 
     def encode(self, query: str, passages: Sequence[str]) -> list[EncodedPair]:
-        """One pair a passage, or up to `windows` where the passage is long. Payload: (ids, type ids), int32 arrays."""
+        """One pair a passage, its end cut off where it is long. Payload: (ids, type ids), int32 arrays."""
         query_encoding, *encodings = self._tokenizer.encode_batch_fast([query, *passages], add_special_tokens=False)
         query_ids = query_encoding.ids[: self._limits.query]
         room = self._limits.pair - self._specials - len(query_ids)
-        return [
-            self._assemble(candidate, query_ids, window)
-            for candidate, encoding in enumerate(encodings)
-            for window in self._windows(encoding.ids, room)
-        ]
+        return [self._assemble(query_ids, encoding.ids[:room]) for encoding in encodings]
 
-    def _windows(self, ids: list[int], room: int) -> Iterator[list[int]]:
-        yield ids[:room]
-        for window in range(1, self._limits.windows):
-            if len(ids) > window * room:
-                yield ids[window * room : (window + 1) * room]
-
-    def _assemble(self, candidate: int, query_ids: list[int], passage_ids: list[int]) -> EncodedPair:
+    def _assemble(self, query_ids: list[int], passage_ids: list[int]) -> EncodedPair:
         before, between, after = self._template.specials
         ids = np.array([*before, *query_ids, *between, *passage_ids, *after], dtype=np.int32)
         types = np.zeros_like(ids)
         types[len(ids) - len(after) - len(passage_ids) :] = self._template.passage_type
-        return EncodedPair(candidate, len(ids), (ids, types))
+        return EncodedPair(len(ids), (ids, types))
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,8 @@ class RemoteBackend:
     def encode(self, query: str, passages: Sequence[str]) -> list[EncodedPair]:
         """The server tokenises; lengths are estimates, good enough to keep long texts together."""
         return [
-            EncodedPair(index, estimate_tokens(len(query) + len(passage), self._limits.pair), (query, passage))
-            for index, passage in enumerate(passages)
+            EncodedPair(estimate_tokens(len(query) + len(passage), self._limits.pair), (query, passage))
+            for passage in passages
         ]
 
     def forward(self, pairs: Sequence[EncodedPair], timeout: float) -> np.ndarray:

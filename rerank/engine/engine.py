@@ -20,31 +20,29 @@ from rerank.backends import Backend, EncodedPair
 from rerank.engine.batching import plan_forwards
 from rerank.engine.breaker import CircuitBreaker, Permit, State
 from rerank.engine.cost import CostEstimate
-from rerank.engine.failures import MemoryPressure, describe, is_out_of_memory, is_timeout
+from rerank.engine.failures import describe, is_timeout
 from rerank.engine.jobs import Job
 from rerank.engine.texts import clean, estimate_tokens
 from rerank.outcomes import Skipped, SkipReason
 
 logger = logging.getLogger(__name__)
 
-# A request is refused when its predicted end leaves less than this margin of its time: machines are noisy.
+# A request is refused when its predicted end leaves less than this margin of its time: machines are noisy. Without the
+# prediction an overloaded queue hands over each request just before its deadline, to be finished after it.
 PREDICTED_SHARE_OF_TIMEOUT = 0.8
 RESTARTS = 1
-# After an out-of-memory halved the batches: so many healthy forwards, and they are doubled again.
-HEALTHY_BEFORE_GROWING = 100
 BREAKER_GAUGE = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """`pairs` and padded `tokens` a forward, `queue` in jobs, tokens of a pair and a query, windows of a passage."""
+    """`pairs` and padded `tokens` a forward, `queue` in jobs, tokens of a pair and of its query."""
 
     pairs: int = 32
     tokens: int = 16384
     queue: int = 64
     pair_tokens: int = 512
     query_tokens: int = 64
-    windows: int = 1
 
 
 class Engine:
@@ -61,8 +59,6 @@ class Engine:
         self.backend = backend
         self.breaker = breaker
         self.limits = limits or EngineLimits()
-        self._pairs = self.limits.pairs  # fewer for a while after running out of memory
-        self._healthy = 0
         self._clock = clock
         self._wake = threading.Condition()
         self._queue: deque[Job] = deque()
@@ -126,8 +122,8 @@ class Engine:
         limits = self.limits
         now = self._clock()
         query = clean(query, limits.query_tokens)
-        texts = [clean(passage, limits.pair_tokens * limits.windows) for passage in passages]
-        tokens = sum(estimate_tokens(len(query) + len(text), limits.pair_tokens * limits.windows) for text in texts)
+        texts = [clean(passage, limits.pair_tokens) for passage in passages]
+        tokens = sum(estimate_tokens(len(query) + len(text), limits.pair_tokens) for text in texts)
         return Job(query, texts, enqueued=now, deadline=now + timeout, tokens=tokens, probe=probe)
 
     def _enqueue(self, job: Job, timeout: float) -> Job:
@@ -146,7 +142,7 @@ class Engine:
 
     def _predicted_seconds(self, job: Job) -> float:
         """Until `job` would be done. An idle engine takes any request of ordinary size: slowness is the breaker's."""
-        if not self._queue and len(self._in_flight) < self.backend.workers and len(job.passages) <= self._pairs:
+        if not self._queue and len(self._in_flight) < self.backend.workers and len(job.passages) <= self.limits.pairs:
             return 0.0
         now = self._clock()
         running = sum(
@@ -159,7 +155,7 @@ class Engine:
     def _probe(self, query: object, passages: Sequence[object]) -> None:
         deadline = self.breaker.policy.probe_deadline
         try:
-            self._enqueue(self._job(query, passages[: self._pairs], deadline, probe=True), deadline)
+            self._enqueue(self._job(query, passages[: self.limits.pairs], deadline, probe=True), deadline)
         except Skipped:
             self.breaker.abandon_probe()
 
@@ -186,7 +182,7 @@ class Engine:
 
     def _run(self) -> None:
         while jobs := self._take():
-            started, step = self._clock(), self._pairs
+            started, step = self._clock(), self.limits.pairs
             for start in range(0, max(len(job.passages) for job in jobs), step):
                 self._serve(jobs, slice(start, start + step))
             self._settle(jobs, started)
@@ -211,13 +207,13 @@ class Engine:
 
     def _fits(self, jobs: Sequence[Job], following: Job) -> bool:
         pairs = sum(len(job.passages) for job in jobs) + len(following.passages)
-        return self.backend.mixes_requests and pairs <= self._pairs
+        return self.backend.mixes_requests and pairs <= self.limits.pairs
 
     def _serve(self, jobs: Sequence[Job], part: slice) -> None:
         """Encode and score the passages `part` of each job."""
-        work = [(job, part.start + pair.candidate, pair) for job in jobs for pair in self._encode(job, part)]
+        work = [(job, index, pair) for job in jobs for index, pair in enumerate(self._encode(job, part), part.start)]
         lengths = [pair.tokens for _, _, pair in work]
-        for positions in plan_forwards(lengths, max_pairs=self._pairs, max_tokens=self.limits.tokens):
+        for positions in plan_forwards(lengths, max_pairs=self.limits.pairs, max_tokens=self.limits.tokens):
             self._score([work[position] for position in positions])
 
     def _encode(self, job: Job, part: slice) -> list[EncodedPair]:
@@ -242,9 +238,6 @@ class Engine:
         timeout = min(job.deadline for job, _, _ in work) - now
         try:
             scores = self._forward([pair for _, _, pair in work], timeout)
-        except MemoryPressure:
-            self._score_in_halves(work)
-            return
         except Skipped as skip:
             for job, _, _ in work:
                 self._fail(job, skip.reason)
@@ -254,32 +247,18 @@ class Engine:
             job.forward_seconds += elapsed
         for (job, candidate, _), score in zip(work, scores.tolist(), strict=True):
             if np.isfinite(score):
-                job.scores[candidate] = max(job.scores[candidate], score)
+                job.scores[candidate] = score
             else:
                 self._fail(job, SkipReason.NAN_SCORES)
 
-    def _score_in_halves(self, work: Sequence[tuple[Job, int, EncodedPair]]) -> None:
-        """Out of memory: smaller batches for a while, and this one in halves. A lone pair fails."""
-        half = len(work) // 2
-        if not half:
-            self._fail(work[0][0], SkipReason.ERROR)
-            return
-        if half < self._pairs:
-            logger.warning("Out of memory with %d pairs; batches are limited to %d for a while", len(work), half)
-            self._pairs, self._healthy = half, 0
-        self._score(work[:half])
-        self._score(work[half:])
-
     def _forward(self, pairs: Sequence[EncodedPair], timeout: float) -> np.ndarray:
-        """Raw logits (len(pairs),). Tells breaker and metrics; raises Skipped, or MemoryPressure."""
+        """Raw logits (len(pairs),). Tells breaker and metrics; raises Skipped."""
         started = self._forwards[threading.get_ident()] = self._clock()
         healthy = False
         try:
             scores = np.asarray(self.backend.forward(pairs, timeout), dtype=np.float64)
             healthy = scores.shape == (len(pairs),) and bool(np.isfinite(scores).all())
         except Exception as error:
-            if is_out_of_memory(error):
-                raise MemoryPressure from error
             logger.error("A rerank forward failed: %s", describe(error))
             raise Skipped(SkipReason.TIMEOUT if is_timeout(error) else SkipReason.ERROR) from error
         finally:
@@ -292,9 +271,6 @@ class Engine:
 
     def _record(self, pairs: Sequence[EncodedPair], seconds: float, healthy: bool) -> None:
         self.breaker.record(seconds, failed=not healthy)
-        self._healthy += healthy
-        if healthy and self._healthy % HEALTHY_BEFORE_GROWING == 0:
-            self._pairs = min(self.limits.pairs, 2 * self._pairs)
         self._show_breaker()
         metrics.FORWARD_SECONDS.observe(seconds)
         metrics.BATCH_PAIRS.observe(len(pairs))

@@ -3,16 +3,6 @@
 import traceback
 
 
-class MemoryPressure(Exception):
-    """The backend ran out of memory."""
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """MemoryError, torch's OutOfMemoryError, or ONNX Runtime's failed allocation, told without importing either."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "Failed to allocate memory" in str(error)[:500]
-
-
 def is_timeout(error: Exception) -> bool:
     return isinstance(error, TimeoutError) or any(kind.__name__ == "TimeoutException" for kind in type(error).__mro__)
 

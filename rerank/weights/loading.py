@@ -74,7 +74,7 @@ def resolve_device(device: str, backend: str) -> str:
 
 
 def resolve_backend(backend: str, device: str, files: ModelFiles) -> str:
-    """`auto` is onnx on the CPU (a sixth of torch's time, docs/reference.md) for BERT models, torch for all else."""
+    """`auto` is onnx on the CPU (about half of torch's time, docs/reference.md) for BERT models, torch for all else."""
     if backend != "auto":
         return backend
     return "onnx" if device == "cpu" and files.config.get("model_type") == "bert" else "torch"

@@ -44,7 +44,7 @@ class FakeBackend:
         self.closed = False
 
     def encode(self, query: str, passages: Sequence[str]) -> list[EncodedPair]:
-        return [EncodedPair(i, max(1, len(passage) // 4), (query, passage)) for i, passage in enumerate(passages)]
+        return [EncodedPair(max(1, len(passage) // 4), (query, passage)) for passage in passages]
 
     def forward(self, pairs: Sequence[EncodedPair], timeout: float) -> np.ndarray:
         self.batches.append(len(pairs))

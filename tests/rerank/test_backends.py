@@ -131,11 +131,6 @@ class TestPairTokenizer:
         assert ids.tolist() == [101, *[5572] * 10, 102, *[4157] * 27, 102]
         assert types.tolist() == [0] * 12 + [1] * 28
 
-    def test_windows_cover_a_long_passage_and_share_its_candidate(self, model_dir: Path) -> None:
-        encoded = self.tokenizer(model_dir, pair=40, query=10, windows=3).encode("tea", ["coffee " * 80, "short"])
-        assert [pair.candidate for pair in encoded] == [0, 0, 0, 1]
-        assert sum(pair.payload[0].tolist().count(4157) for pair in encoded) == 80
-
 
 class TestModelFiles:
     def test_hash_is_checked_when_one_is_set(self, model_dir: Path) -> None:

@@ -92,20 +92,6 @@ def _error_of(coroutine: Any) -> BaseException | None:
         return error
     return None
 
-    def test_a_passage_of_several_windows_has_the_score_of_its_best(self) -> None:
-        class Windowed(FakeBackend):
-            def encode(self, query: str, passages: Sequence[str]) -> list[EncodedPair]:
-                return [
-                    EncodedPair(candidate, 8, (query, window))
-                    for candidate, passage in enumerate(passages)
-                    for window in passage.split("|")
-                ]
-
-        engine = make_engine(Windowed())
-        texts = ["a =1|b =7|c =3", "d =5", "e =-2|f =-9"]
-        assert engine.submit("q", texts, 5).future.result(5) == (7.0, 5.0, -2.0)
-        engine.stop()
-
 
 class TestAdmission:
     def test_a_full_queue_refuses_at_once(self) -> None:
@@ -262,24 +248,8 @@ class TestSupervision:
         engine.stop()
 
 
-class TestMemory:
-    def test_out_of_memory_once_is_retried_in_halves_and_remembered(self) -> None:
-        def oom_above_8(pairs: Sequence[EncodedPair]) -> None:
-            if len(pairs) > 8:
-                raise MemoryError
-
-        backend = FakeBackend(oom_above_8)
-        engine = make_engine(backend)
-        assert engine.submit("q", passages(24), 5).future.result(5) == tuple(map(float, range(24)))
-        assert engine.submit("q", passages(24), 5).future.result(5) == tuple(map(float, range(24)))
-        assert max(backend.batches[-4:]) <= 8
-        backend.misbehave = lambda pairs: None
-        for _ in range(100):  # memory is back: after a while batches grow again
-            engine.submit("q", passages(24), 5).future.result(5)
-        assert backend.batches[-1] == 24
-        engine.stop()
-
-    def test_out_of_memory_at_any_size_fails_and_opens_the_breaker(self) -> None:
+class TestSickness:
+    def test_out_of_memory_fails_the_request_and_opens_the_breaker(self) -> None:
         class OutOfMemoryError(RuntimeError):  # as torch calls it
             pass
 

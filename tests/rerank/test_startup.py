@@ -20,8 +20,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
-from rerank import checks, flag, health, rerank_now, runtime, startup
-from tests.rerank.factories import FakeBackend, Gate, passages, serve_with, wait_until
+from rerank import checks, flag, health, runtime, startup
+from tests.rerank.factories import FakeBackend, Gate, serve_with, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +37,7 @@ class TestBeginServing:
         wait_until(lambda: served.status is runtime.Status.READY)
         assert health.state() == "ok"
 
-    def test_a_process_that_will_fork_does_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_importing_under_a_prefork_server_loads_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "gunicorn.arbiter", object())
         served = runtime.reset(runtime.Runtime(load=FakeBackend))
         startup.begin_serving()
@@ -75,21 +75,6 @@ def test_a_forked_child_begins_with_nothing() -> None:
 
 
 class TestHealth:
-    def test_the_golden_pair_runs_beside_the_requests(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(health, "golden", health.GoldenPair())
-        engine = serve_with(FakeBackend(lambda pairs: ["Paris" in pair.payload[1] for pair in pairs]))
-        assert health.report()["golden_pair"] in ("unknown", "ok")
-        wait_until(lambda: health.golden.verdict == "ok")
-        assert engine.breaker.snapshot().state == "closed"
-
-    def test_a_golden_pair_gone_wrong_stops_reranking(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(health, "golden", health.GoldenPair())
-        serve_with(FakeBackend(lambda pairs: ["Paris" not in pair.payload[1] for pair in pairs]))
-        health.report()
-        wait_until(lambda: health.golden.verdict == "wrong order")
-        assert health.state() == "breaker_open"
-        assert rerank_now("q", passages(3)).skip_reason == "breaker_open"
-
     def test_unavailable_says_what_to_do(self, settings: Settings, tmp_path: Path) -> None:
         settings.RERANK_MODEL = str(tmp_path / "absent")
         runtime.reset()._load_quietly()
@@ -122,7 +107,6 @@ class TestChecks:
             ("RERANK_BACKEND", "remote", checks.E_REMOTE),
             ("RERANK_BATCH_SIZE", 33, checks.E_RANGE),
             ("RERANK_QUERY_TOKENS", 500, checks.E_RANGE),
-            ("RERANK_WINDOWS", 4, checks.E_RANGE),
             ("RERANK_GOLDEN", ["one"], checks.E_GOLDEN),
         ],
     )
