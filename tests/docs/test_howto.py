@@ -30,6 +30,7 @@ HOWTO = ROOT / "docs" / "howto"
 # A page goes on where the one before it ended: the same shell, database and keys.
 PAGES = ("deploy", "identify-users", "backup", "upgrade", "rotate-keys", "scale-out", "gpu")
 SHELLS = ("sh", "console")
+APPS = ("project", "keys", "memory", "rerank")
 EXAMPLE_SERVER = "db.example.org:5432/memory?sslmode=verify-full&sslrootcert=/etc/ssl/db-ca.pem"
 # All pages together take about 45 s on two quiet cores.
 SECONDS = 600
@@ -121,7 +122,7 @@ def test_every_page_is_listed() -> None:
 def test_commands_stand_in_fences_that_say_what_they_are(page: str) -> None:
     """A command in another kind of block would never be run."""
     text = (HOWTO / f"{page}.md").read_text()
-    assert not re.findall(r"(?m)^\n {4}\S.*(?:manage\.py|pg_dump|psql)", text), "indented block"
+    assert not re.findall(r"(?m)^\n {4}\S.*", re.sub(r"(?s)```.*?```", "", text)), "indented block"
     hidden = [block for block in blocks(page) if block.language not in SHELLS and "manage.py " in block.text]
     assert not hidden
     assert not [block for block in blocks(page) if not block.language]
@@ -143,6 +144,14 @@ def test_a_block_that_fails_is_noticed(
     assert done.returncode == 1
     assert "failed in some.md:7" in done.stderr
     assert "no_such_command" in done.stdout
+
+
+def test_every_migration_says_what_it_locks() -> None:
+    migrations = {f"{app} {path.stem}" for app in APPS for path in (ROOT / app / "migrations").glob("[0-9]*.py")} - {
+        f"{app} 0001_initial" for app in APPS
+    }
+    upgrade = (HOWTO / "upgrade.md").read_text()
+    assert not [name for name in sorted(migrations) if f"| `{name}` |" not in upgrade], "add a row to upgrade.md"
 
 
 # --- Messages that a page explains ------------------------------------------------------------------------------------
