@@ -102,8 +102,8 @@ def _opened(row: MemoryChunk) -> StoredChunk:
         doc_id=row.doc_id,
         source=row.source,
         chunk_index=row.chunk_index,
-        text=row.text,  # type: ignore[attr-defined]
-        metadata=row.metadata,  # type: ignore[attr-defined]
+        text=row.text,
+        metadata=row.metadata,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

@@ -1,16 +1,31 @@
 """The memory's rows. Every key starts with `user_hash`, every table is under row-level security."""
 
+from collections.abc import Iterable
+from typing import Any, ClassVar
+from uuid import UUID
+
+import numpy as np
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
-from django.db import models
+from django.db import NotSupportedError, models
 from django.db.models import F, Func, Q, lookups
 from django.db.models.functions import Now
 from pgvector.django import HnswIndex, SparseVectorField, VectorField
 
 from memory.access.tokens import AccessToken, ServiceAccount
 from memory.index.bm25 import DIMENSIONS as SPARSE_DIMENSIONS
-from memory.sealing.fields import SealedJSONField, SealedTextField, SealedVectorField
+from memory.index.rows import PlainChunk, refuse_invalid_chunk
+from memory.index.saved_chunks import REPEATED, Writing, embed_missing, writing
+from memory.sealing.fields import (
+    SealedJSONField,
+    SealedTextField,
+    SealedVectorField,
+    assigned_plain,
+    sealed_fields,
+)
 from memory.security import OVERHEAD
+from memory.tenancy.managers import TenantManager, TenantQuerySet
+from memory.tenancy.open_doors import reachable_hashes
 from memory.tenancy.tenant_model import TenantModel
 
 __all__ = ["AccessToken", "MemoryChunk", "MemoryVector", "ServiceAccount", "Tenant", "TenantModel"]
@@ -50,8 +65,67 @@ class Tenant(TenantModel):
         return f"tenant {self.user_hash[:8]}"
 
 
+class MemoryChunkQuerySet(TenantQuerySet["MemoryChunk"]):
+    """Chunks that stay findable: what is written here is written to the index in the same transaction."""
+
+    def bulk_create(self, objs: Iterable["MemoryChunk"], *args: Any, **options: Any) -> list["MemoryChunk"]:
+        """Store new chunks as the API does; conflicts cannot be ignored or turned into updates."""
+        if any(options.get(name) for name in ("ignore_conflicts", "update_conflicts")):
+            raise NotSupportedError("Chunks are created, or saved one by one: the index cannot follow a conflict.")
+        chunks = list(objs)
+        reachable_hashes(self.db)
+        for chunk in chunks:
+            chunk.prepare()
+        embed_missing(chunks)
+        if chunks:
+            with writing(self.db) as write:
+                write.give_places(chunks)
+                write.insert(chunks)
+        for chunk in chunks:
+            chunk.stored(self.db)
+        return chunks
+
+    def update(self, **values: Any) -> int:
+        """Update; what the index repeats of a chunk is updated there too. Seals that are set here as they are (not by a
+        chunk's `text`, `metadata` or `embedding`) leave the index as it was."""
+        repeated = {name: value for name, value in values.items() if name in REPEATED}
+        if not repeated:
+            return super().update(**values)
+        with writing(self.db):
+            ids = list(self.order_by().values_list("id", flat=True))
+            changed = super().update(**values)
+            MemoryVector.objects.filter(id__in=ids).update(**repeated)
+        return changed
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete chunks with all that they are found by."""
+        with writing(self.db) as write:
+            deleted, by_model = super().delete()
+            write.count(-by_model.get(MemoryChunk._meta.label, 0))
+        return deleted, by_model
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+
+class MemoryChunkManager(TenantManager.from_queryset(MemoryChunkQuerySet)):  # type: ignore[misc]
+    """Chunks of the user whose rows can be reached."""
+
+
 class MemoryChunk(TenantModel):
-    """A piece of a document: what it says is sealed, where it came from is not."""
+    """A piece of a document: what it says is sealed, where it came from is not.
+
+    A saved chunk is a found chunk: `create()`, `save()`, `bulk_create()` and `delete()` keep its vector, its keywords,
+    its labels and the tenant's count in step, in the same transaction. Without a `chunk_index` it takes the next one of
+    its document; a new `text` without an `embedding` of its own is embedded.
+    """
+
+    # The plain sides of the sealed columns.
+    text: str
+    metadata: dict[str, Any]
+    embedding: np.ndarray
 
     pk = models.CompositePrimaryKey("user_hash", "id")
     id = models.UUIDField(db_default=UUID_V7, editable=False)
@@ -64,6 +138,8 @@ class MemoryChunk(TenantModel):
     enc_key_id = models.TextField(editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects: ClassVar[MemoryChunkManager] = MemoryChunkManager()
 
     class Meta(TenantModel.Meta):
         db_table = "memory_chunks"
@@ -78,6 +154,61 @@ class MemoryChunk(TenantModel):
 
     def __str__(self) -> str:
         return f"chunk {self.id} of tenant {self.user_hash[:8]}"
+
+    def save(self, *args: Any, using: str | None = None, **kwargs: Any) -> None:
+        """Save, and keep the index in step. Raises InvalidDocument naming the field, EmbeddingModelUnavailable."""
+        self._require_reachable(using)
+        self.prepare()
+        embed_missing([self])
+        with writing(using or self._state.db) as write:
+            is_new = self._state.adding and not type(self).objects.filter(id=self._id()).exists()
+            if is_new:
+                write.give_places([self])
+            super().save(*args, using=using, **kwargs)
+            self._index(write, kwargs.get("update_fields"))
+            write.count(int(is_new))
+        self.stored(self._state.db)
+
+    def delete(self, using: Any = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """Delete the chunk with all that it is found by."""
+        self._require_reachable(using)
+        with writing(using or self._state.db) as write:
+            deleted, by_model = super().delete(using=using, keep_parents=keep_parents)
+            write.count(-by_model.get(self._meta.label, 0))
+        return deleted, by_model
+
+    @property
+    def lacks_embedding(self) -> bool:
+        """Whether its text is new and nobody gave an embedding for it."""
+        assigned = assigned_plain(self)
+        return self.emb_cipher is None or ("text" in assigned and "embedding" not in assigned)
+
+    def prepare(self) -> None:
+        """Refuse what cannot be stored: InvalidDocument names the field, NotSealed a column that holds no seal."""
+        if not self._state.adding and not assigned_plain(self):
+            return
+        for field in sealed_fields(type(self)):
+            field.pre_save(self, self._state.adding)
+        if not self.__dict__["meta_cipher"]:
+            self.metadata = {}
+        refuse_invalid_chunk(PlainChunk(self.doc_id, self.source, 0, self.text or "", self.metadata))
+
+    def stored(self, using: str | None) -> None:
+        """Note that the row in the database is this one."""
+        self._state.adding, self._state.db = False, using
+        assigned_plain(self).clear()
+
+    def _id(self) -> UUID | None:
+        return self.id if isinstance(self.id, UUID) else None
+
+    def _index(self, write: Writing, update_fields: Iterable[str] | None) -> None:
+        """Have the index say what the stored row says. A partial save stores the seals all together or not at all."""
+        sealed = {field.name for field in sealed_fields(type(self))}
+        if update_fields is None or sealed.intersection(update_fields):
+            write.index_again(self)
+        else:
+            stored = type(self).objects.filter(id=self.id).values(*REPEATED).get()
+            MemoryVector.objects.filter(id=self.id).update(**stored)
 
 
 class MemoryVector(TenantModel):

@@ -71,8 +71,9 @@ def tenant_transaction(
     keys are accepted. Raises TenantNotBound, InvalidUserId, SecondTenant when another user's door is open, or
     DoorOutOfOrder.
     """
-    candidates = user_hashes(current_user_id() if user_id is None else user_id)
-    with _door(connections[using], candidates, alone=alone, pipelined=pipelined) as door:
+    user_id = current_user_id() if user_id is None else user_id
+    with _door(connections[using], user_hashes(user_id), alone=alone, pipelined=pipelined) as door:
+        door.user_id = user_id
         yield door.user_hash
 
 

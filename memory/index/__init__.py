@@ -12,6 +12,7 @@
     uuid7            ids of new rows
     tables           INSERT and UPDATE of many rows, for plain Postgres and Citus
     rows             the shape of a stored row, from plain chunk to SQL parameters
+    saved_chunks     keeps the index in step with chunks that the ORM saves and deletes
     stored_rows      rows as they are stored: read back and opened
     recipe           index settings, recorded per tenant
     stale_settings   notices tenants that were indexed by other settings

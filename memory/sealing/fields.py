@@ -135,6 +135,13 @@ class PlainProperty(property):
         sealed = None if value is None else seal_value(self.field.codec.encode(value), _user_hash(instance, self.field))
         reseal_siblings(instance, self.field)
         setattr(instance, self.field.attname, sealed)
+        assigned_plain(instance).add(self.field.plain)
+
+
+def assigned_plain(instance: models.Model) -> set[str]:
+    """The names of the plain sides that were assigned to an instance, until its owner clears them."""
+    names: set[str] = instance.__dict__.setdefault("_assigned_plain", set())
+    return names
 
 
 def seal_value(data: bytes, user_hash: str) -> SealedBytes:

@@ -28,6 +28,8 @@ class Door:
 
     def __init__(self, user_hash: UserHash) -> None:
         self.user_hash = user_hash
+        # Whom the hash stands for; None behind a door that was opened by hash.
+        self.user_id: str | None = None
         self.levels: list[Level] = []
         self.broken = False
 

@@ -1,0 +1,126 @@
+"""Keeps the index in step with chunks that are saved and deleted through the ORM.
+
+What the API writes with a document is written with a saved chunk as well, by the same code and in the same transaction:
+the vector, the keywords, the labels, and the count on the tenant's row. A chunk is a `memory.models.MemoryChunk`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from memory.exceptions import TenantNotBound
+from memory.index import rows
+from memory.index.embedding import embed_passages
+from memory.index.keywords import lexical_column
+from memory.index.labels import labels
+from memory.index.recipe import configured, recorded
+from memory.index.rows import CHUNKS, VECTORS, ChunkRow, array_text
+from memory.index.tables import insert
+from memory.index.tail import MOVES_PER_ROW, MOVES_PER_WRITE, has_outgrown, move_tail
+from memory.index.uuid7 import uuid7
+from memory.index.vectors import as_embeddings, searchable
+from memory.rls import tenant_transaction, tenant_transaction_by_hash
+from memory.security import UserHash
+from memory.tenancy import tenant_row
+from memory.tenancy.cursors import binary_cursor
+from memory.tenancy.open_doors import bound_user_id, open_door
+from memory.tenancy.tenant_row import TenantRow
+
+# What the index repeats of a chunk, so that a scan reads one table.
+REPEATED = tuple(column for column in VECTORS.columns if column in CHUNKS.columns and column != "id")
+
+_DROP = (
+    "DELETE FROM memory_terms WHERE user_hash = %s AND id = ANY (%b::uuid[])",
+    "DELETE FROM memory_vectors WHERE user_hash = %s AND id = ANY (%b::uuid[])",
+)
+
+
+@dataclass
+class Writing:
+    """A transaction in which chunks of one user are written, under the lock that every writer takes."""
+
+    cursor: psycopg.Cursor[Any]
+    user_hash: UserHash
+    tenant: TenantRow
+
+    def give_places(self, chunks: Sequence[Any]) -> None:
+        """Give chunks without a `chunk_index` the next ones of their documents, and every new one its id and times."""
+        following: dict[str, int] = {}
+        now = datetime.now(UTC)
+        for chunk in chunks:
+            if chunk.chunk_index is None:
+                place = following.get(chunk.doc_id)
+                chunk.chunk_index = self._next_place(chunk.doc_id) if place is None else place
+                following[chunk.doc_id] = chunk.chunk_index + 1
+            for name, value in (("id", uuid7), ("created_at", lambda: now), ("updated_at", lambda: now)):
+                if not isinstance(getattr(chunk, name), UUID | datetime):  # None, or the database's default
+                    setattr(chunk, name, value())
+
+    def _next_place(self, doc_id: str) -> int:
+        self.cursor.execute(rows.NEXT_PLACE, [self.user_hash, doc_id])
+        (place,) = self.cursor.fetchone() or (0,)
+        return int(place)
+
+    def rows_of(self, chunks: Sequence[Any]) -> Iterator[ChunkRow]:
+        """Chunks as rows of both tables, searchable by the tenant's own index settings."""
+        recipe = recorded(self.tenant.recipe)
+        originals = as_embeddings([chunk.embedding for chunk in chunks], ["embedding"] * len(chunks))
+        turned = searchable(originals, self.user_hash, recipe)
+        for chunk, vector in zip(chunks, turned, strict=True):
+            yield ChunkRow(
+                **{column: getattr(chunk, column) for column in CHUNKS.columns},
+                embedding=vector,
+                lexical=lexical_column(chunk.text, self.user_hash, recipe),
+                labels=array_text(labels(self.user_hash, chunk.metadata, recipe)),
+            )
+
+    def insert(self, chunks: Sequence[Any]) -> None:
+        """Store new chunks with their places in the index."""
+        rows.insert_rows(self.cursor.connection, self.user_hash, self.rows_of(chunks))
+        self.count(len(chunks))
+
+    def index_again(self, chunk: Any) -> None:
+        """Put a stored chunk into the index anew, whatever was there of it."""
+        for statement in _DROP:
+            self.cursor.execute(statement, [self.user_hash, [chunk.id]])
+        insert(self.cursor.connection, self.user_hash, self.rows_of([chunk]), VECTORS)
+
+    def count(self, change: int) -> None:
+        """Move the count on the tenant's row; a large tenant's new rows go on into the graph and the postings."""
+        if change:
+            self.cursor.execute(*tenant_row.count(self.user_hash, change))
+        if change > 0 and has_outgrown(self.tenant.chunk_count):
+            move_tail(self.cursor, self.user_hash, MOVES_PER_ROW * change + MOVES_PER_WRITE)
+
+
+@contextmanager
+def writing(using: str | None = None) -> Iterator[Writing]:
+    """Enter the open door once more, or the bound user's, and lock the tenant, which is made at the first write.
+
+    Raises OutsideTenantTransaction or TenantNotBound where nobody's rows can be written.
+    """
+    using = using or DEFAULT_DB_ALIAS
+    door = open_door(connections[using])
+    user_id = bound_user_id() if door is None else door.user_id or bound_user_id()
+    entered = tenant_transaction_by_hash(door.user_hash, using=using) if door else tenant_transaction(using=using)
+    with entered as user_hash, binary_cursor(using) as cursor:
+        tenant = tenant_row.lock(cursor, user_hash)
+        if tenant is None:
+            if user_id is None:
+                raise TenantNotBound(TenantNotBound.__doc__)
+            tenant = tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())
+        yield Writing(cursor, user_hash, tenant)
+
+
+def embed_missing(chunks: Sequence[Any]) -> None:
+    """Make the embeddings of chunks whose text is new and that were given none. Before any lock: a model is slow."""
+    missing = [chunk for chunk in chunks if chunk.lacks_embedding]
+    if missing:
+        for chunk, vector in zip(missing, embed_passages([chunk.text for chunk in missing]), strict=True):
+            chunk.embedding = vector
