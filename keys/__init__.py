@@ -2,7 +2,7 @@
 
     keyring, held_keys              the keys of this process, from the environment; by purpose
     generation, checks              new keys; what is wrong with those there are
-    nonces                          how often a key may still seal
+    nonces, nonce_budget            counts the seals of this process; those of all, and when a key may seal no more
     heartbeat, live_keys, process   which keys every serving process holds
     rotation, movers                the engine of a rotation; what it asks of the rows, which it does not know
     runs, leases, pace, steps       the record of a rotation, one at a time, how fast, named steps

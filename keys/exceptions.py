@@ -27,7 +27,3 @@ class MissingKeys(Exception):
 
 class NonceBudgetSpent(Exception):
     """So much was sealed under one key that random nonces may soon repeat: rotate the key."""
-
-
-class NonceBudgetUnknown(Exception):
-    """Seals cannot be counted because the database does not answer, and no more may be made on credit."""

@@ -20,7 +20,7 @@ class Purpose(models.TextChoices):
 
 
 class KeyRecord(models.Model):
-    """A key id that some process held at some time, and how many seals were prepaid under it."""
+    """A key id that some process held at some time, and its seals (see `keys.nonce_budget`)."""
 
     key_id = models.TextField(primary_key=True)
     purpose = models.TextField(choices=Purpose)

@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from psycopg.pq import TransactionStatus
 
+from keys import nonce_budget
 from memory import metrics
 from memory.documents.document import Document, refuse_invalid
 from memory.index import rows
@@ -52,6 +53,7 @@ def index_documents(*, user_id: str, documents: Sequence[Document]) -> list[Inde
     Embeds outside the transaction. Raises InvalidDocument naming the field, InvalidUserId, EmbeddingModelUnavailable.
     """
     refuse_invalid(documents)
+    nonce_budget.open_account()
     with metrics.stage("index", "embed"):
         embedded = _embed(documents)
     with metrics.stage("index", "write"), tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
@@ -92,6 +94,7 @@ async def index_memory_chunk(
     """
     chunk = PlainChunk(doc_id=doc_id, source=source, chunk_index=0, text=text, metadata=metadata)
     refuse_invalid_chunk(chunk)
+    await nonce_budget.open_account_async(conn)
     original = as_embedding(embedding)
     async with set_rls_context(conn, user_id) as user_hash:
         await prepare_async(conn)

@@ -28,6 +28,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.pq import TransactionStatus
 
+from keys import nonce_budget
 from keys.keyring import get_keyring
 from memory.exceptions import DoorOutOfOrder, SecondTenant
 from memory.security import UserHash, hmac_user, user_hashes
@@ -139,6 +140,8 @@ def _door(
     # Which of several hashes is the user's has to be known before anything else is sent.
     pipelined = pipelined and len(candidates) == 1 and open_door(connection) is None
     block = transaction.atomic(using=connection.alias)
+    if not joined:  # what a transaction sealed that was rolled back
+        nonce_budget.settle_when_due(connection.alias)
     with door_level(connection, candidates) as level, block, _pipeline(connection) if pipelined else nullcontext():
         steps = steps or resolution(candidates, alone=alone, inside=_inside(level))
         level.door.user_hash = _resolve(connection, steps)
@@ -148,6 +151,8 @@ def _door(
             _require_innermost(connection, level, block)
         if joined and level.outermost:
             _execute(connection, RESET)
+    if level.outermost:
+        nonce_budget.settle_when_due(connection.alias)
 
 
 def _require_innermost(connection: BaseDatabaseWrapper, level: Level, block: Any) -> None:
@@ -197,6 +202,7 @@ async def set_rls_context(conn: psycopg.AsyncConnection[Any], user_id: str) -> A
                 await _require_innermost_async(conn, level)
             if joined and level.outermost:
                 await conn.execute(RESET.encode("ascii"))
+    await nonce_budget.settle_when_due_async(conn)
 
 
 async def _require_innermost_async(conn: psycopg.AsyncConnection[Any], level: Level) -> None:

@@ -55,8 +55,8 @@ def user_hashes(user_id: str) -> tuple[UserHash, ...]:
 def seal(plaintext: bytes, aad: bytes = b"") -> bytes:
     """Seal with AES-256-GCM (NIST SP 800-38D) under the sealing key and a fresh random 96-bit nonce.
 
-    Returns nonce || ciphertext || tag: 28 bytes longer than the plaintext. Raises NonceBudgetSpent once the key has
-    sealed as much as random nonces allow, NonceBudgetUnknown when seals can no longer be counted.
+    Returns nonce || ciphertext || tag: 28 bytes longer than the plaintext. Touches no database. Raises
+    NonceBudgetSpent once the key is known to have sealed as much as random nonces allow (see `keys.nonces`).
     """
     key = get_keyring().sealing
     nonces.spend(key.key_id)

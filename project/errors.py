@@ -20,7 +20,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from rest_framework import exceptions as drf
 
-from keys.exceptions import NonceBudgetSpent, NonceBudgetUnknown
+from keys.exceptions import NonceBudgetSpent
 from memory.access import identity
 from memory.exceptions import (
     ChunkNotFound,
@@ -130,7 +130,7 @@ def _domain_problem(exc: Exception) -> HttpResponse | None:
         case EmbeddingModelUnavailable():
             logger.error("embedding model unavailable")
             return problem(503, "The embedding model is away.", headers={"Retry-After": str(RETRY_SECONDS)})
-        case NonceBudgetSpent() | NonceBudgetUnknown():
+        case NonceBudgetSpent():
             # The message names the key's id and the command that mends it.
             logger.error("nothing can be sealed", extra={"reason": str(exc)})
             return problem(503, "Nothing can be stored just now.", headers={"Retry-After": str(RETRY_SECONDS)})

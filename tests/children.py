@@ -16,6 +16,13 @@ def child_environment() -> dict[str, str]:
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "project.settings",
         **{variable: make_conninfo(**parameters(role)) for role, variable in VARIABLES.items()},
+        **key_environment(),
+    }
+
+
+def key_environment() -> dict[str, str]:
+    """The keys of the moment."""
+    return {
         "MEMORY_ENCRYPTION_KEY": settings.MEMORY_ENCRYPTION_KEY,
         "MEMORY_ENCRYPTION_KEYS_ACCEPTED": ",".join(settings.MEMORY_ENCRYPTION_KEYS_ACCEPTED),
         "MEMORY_TENANT_HMAC_KEY": settings.MEMORY_TENANT_HMAC_KEY,

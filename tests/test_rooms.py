@@ -16,7 +16,7 @@ APPS = ("database", "inference", "keys", "rerank", "memory", "project")
 MAY_IMPORT = {
     "database": set(),
     "inference": set(),
-    "keys": {"database"},
+    "keys": set(),
     "rerank": {"inference"},
     "memory": {"database", "inference", "keys", "rerank"},
     "project": {"database", "inference", "keys", "rerank", "memory"},

@@ -5,7 +5,6 @@ It works on throw-away tenants alone and leaves no run behind: the engine and th
 """
 
 import gc
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +17,10 @@ import psutil
 from django.conf import settings
 from django.test.utils import override_settings
 
-from keys import nonces
 from keys.generation import generate_key
-from keys.keyring import get_keyring
+from keys.keyring import get_keyring, parse_key
 from keys.leases import HeldLease
-from keys.models import Purpose, RotationRun
+from keys.models import KeyRecord, Purpose, RotationRun
 from keys.movers import KeyCount
 from keys.pace import Pace
 from keys.rotation import Rotation
@@ -157,7 +155,9 @@ def targets(times: Sequence[np.ndarray], rows: Sequence[Row], overall: Row) -> l
 @contextmanager
 def alternating_keys() -> Iterator["Swap"]:
     """The environment's sealing key and a throw-away one; ends as it began."""
-    yield Swap(settings.MEMORY_ENCRYPTION_KEY, generate_key())
+    swap = Swap(settings.MEMORY_ENCRYPTION_KEY, generate_key())
+    yield swap
+    KeyRecord.objects.filter(key_id=parse_key(swap.other).key_id).delete()
 
 
 @dataclass(frozen=True, repr=False)
@@ -172,10 +172,6 @@ class Swap:
         sealing, leaving = (self.other, self.own) if number % 2 == 0 else (self.own, self.other)
         accepted = [leaving, *settings.MEMORY_ENCRYPTION_KEYS_ACCEPTED]
         with override_settings(MEMORY_ENCRYPTION_KEY=sealing, MEMORY_ENCRYPTION_KEYS_ACCEPTED=accepted):
-            if sealing == self.other:
-                # Seals of a key that dies with this process need no counting; nothing of it is to stay behind.
-                key_id = get_keyring().sealing.key_id
-                nonces._accounts[key_id] = nonces._Account(key_id, tickets=itertools.count())
             yield
 
 

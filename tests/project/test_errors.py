@@ -13,7 +13,7 @@ from rest_framework import exceptions as drf
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from keys.exceptions import NonceBudgetSpent, NonceBudgetUnknown
+from keys.exceptions import NonceBudgetSpent
 from memory.exceptions import EmbeddingModelUnavailable, IntegrityFailure, InvalidDocument
 from project import errors, urls
 
@@ -73,7 +73,6 @@ EXPECTED = [
     (EmbeddingModelUnavailable(SECRET), 503),
     (OperationalError(SECRET), 503),
     (NonceBudgetSpent("Key 01234567 has sealed nearly 2^32 values."), 503),
-    (NonceBudgetUnknown("The database is away."), 503),
     (ValueError(SECRET), 500),
 ]
 
