@@ -20,8 +20,9 @@ from keys.runs import FailedRow, Progress
 from memory.exceptions import SealedMemoryError
 from memory.rotation.findings import Finding
 from memory.rotation.integrity import inspect_tenant, orphan_findings
+from memory.rotation.orphans import clear_orphans
 from memory.rotation.tenant_copy import RowsUnreadable
-from memory.rotation.tenant_move import Move, clear_orphans, move_tenant
+from memory.rotation.tenant_move import Move, move_tenant
 from memory.rotation.user_ids import UserIdUnreadable, tenant_facts
 from memory.security import UserHash, user_hashes
 from memory.tenancy import census

@@ -42,17 +42,6 @@ DELETE_PLACES = (
     "DELETE FROM memory_chunks c USING unnest(%(doc_ids)b::text[], %(indexes)b::int4[]) AS place (doc_id, chunk_index)"
     " WHERE c.user_hash = %(user_hash)s AND c.doc_id = place.doc_id AND c.chunk_index = place.chunk_index"
 )
-# Where a batch of rows ends. Ranges of ids, and no join: without statistics the planner joins a tenant with itself.
-BATCH_END = (
-    "SELECT id FROM memory_chunks WHERE user_hash = %(user_hash)s AND id >= %(low)s"
-    " ORDER BY id OFFSET %(limit)s LIMIT 1"
-)
-# Rows under a hash that is no tenant's; never those of a user.
-DELETE_ORPHANS = (
-    "DELETE FROM memory_chunks WHERE user_hash = %(user_hash)s AND id >= %(low)s"
-    " AND (%(high)s::uuid IS NULL OR id < %(high)s)"
-    " AND NOT EXISTS (SELECT 1 FROM tenants WHERE user_hash = %(user_hash)s)"
-)
 
 
 class RowsUnreadable(SealedMemoryError):

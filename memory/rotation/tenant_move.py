@@ -2,15 +2,15 @@
 
 A small tenant moves in one transaction. A large one would keep its writers waiting, so it is copied first:
 
-    copy        window by window (a range of ids) under the new hash, which is nobody's context yet
+    copy        window by window (a range of ids) under the new hash, by which no user is known yet
     grow        the copy of a tenant that is answered from the indexes goes into them (`memory.index.tail`)
     catch up    what changed meanwhile, again and again, until little is left
     flip        in one short transaction, while no door of the user is open: the last changes, and the `tenants` row
-    clear       the rows under the old hash, which is nobody's context any more
+    clear       the rows under the old hash, by which no user is known any more
 
-Killed anywhere, the next run begins a tenant again whose `tenants` row has not moved (its half copy is cleared first),
-and clears the old rows of one whose row has. Readers see the old rows or the new ones, because a door holds the user's
-lock (see `memory.tenancy.current_hash`) and the flip takes it alone.
+Killed anywhere, the next run begins a tenant again whose `tenants` row has not moved (its partial copy is cleared
+first), and clears the old rows of one whose row has. Readers see the old rows or the new ones, because a door holds the
+user's lock (see `memory.tenancy.current_hash`) and the flip takes it alone.
 """
 
 from array import array
@@ -31,8 +31,9 @@ from memory.exceptions import SealedMemoryError
 from memory.index.recipe import configured, recorded
 from memory.index.stored_rows import READ_ALL, READ_BEHIND, READ_SOME, read
 from memory.index.tail import ROWS_PER_STEP, has_outgrown, move_tail
-from memory.rls import UserHashes, across_user_hashes, tenant_transaction_by_hash
+from memory.rls import UserHashes, across_user_hashes
 from memory.rotation import tenant_copy
+from memory.rotation.orphans import Advance, clear_orphans
 from memory.rotation.tenant_copy import RowsUnreadable, insert, rebuild
 from memory.security import UserHash
 from memory.tenancy import tenant_row
@@ -50,8 +51,6 @@ LOCK_TIMEOUT_MS = 1_000
 SEE_TENANT = "SELECT created_at FROM tenants WHERE user_hash = %s"
 DELETE_TENANT = "DELETE FROM tenants WHERE user_hash = %s"
 COUNT = "SELECT count(*) FROM memory_chunks WHERE user_hash = %s"
-
-Advance = Callable[[int], None]
 
 
 class TenantBusy(SealedMemoryError):
@@ -109,23 +108,6 @@ def move_tenant(move: Move, *, batch: int, advance: Advance) -> None:
     clear_orphans(move.old, batch, advance)
 
 
-def clear_orphans(user_hash: UserHash, batch: int, advance: Advance) -> None:
-    """Delete the rows under a hash that is no tenant's, `batch` a transaction; none of them counts as moved."""
-    low: UUID | None = FIRST
-    while low is not None:
-        low = retry_while_away(_clear_batch, user_hash, low, batch)
-        advance(0)
-        steps.reached("orphans cleared")
-
-
-def _clear_batch(user_hash: UserHash, low: UUID, batch: int) -> UUID | None:
-    with tenant_transaction_by_hash(user_hash), binary_cursor() as cursor:
-        cursor.execute(tenant_copy.BATCH_END, {"user_hash": user_hash, "low": low, "limit": batch})
-        (high,) = cursor.fetchone() or (None,)
-        cursor.execute(tenant_copy.DELETE_ORPHANS, {"user_hash": user_hash, "low": low, "high": high})
-        return high
-
-
 def _move_at_once(move: Move) -> int:
     with _flip_door(move) as (user, cursor, tenant):
         stored = read(cursor, READ_ALL, user_hash=move.old)
@@ -153,7 +135,7 @@ class _Copying:
 
     def run(self) -> None:
         clear_orphans(self._move.new, self._batch, self._advance)
-        steps.reached("half copy cleared")
+        steps.reached("partial copy cleared")
         low: UUID | None = FIRST
         while low is not None:
             low = retry_while_away(self._copy_window, low)

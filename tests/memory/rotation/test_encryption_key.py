@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.test import override_settings
 
-from keys import heartbeat, nonces, steps
+from keys import heartbeat, nonces, runs, steps
 from keys.exceptions import LeaseTaken, MissingKeys, RotationRefused
 from keys.generation import generate_key
 from keys.leases import take
@@ -25,7 +25,8 @@ from memory.exceptions import UnknownKeyId
 from memory.listing import get_chunk
 from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
-from memory.rotation.encryption_key import ALONG_THE_KEY, AT_THEIR_PLACES, EncryptionKeyMover, sealed_tables
+from memory.rotation.encryption_key import EncryptionKeyMover
+from memory.rotation.resealing import ALONG_THE_KEY, AT_THEIR_PLACES, sealed_tables
 from memory.security import aad_for, hmac_user, seal
 from memory.tenancy.cursors import sending
 from memory.tenancy.planner_settings import pinned
@@ -178,6 +179,18 @@ def test_a_flipped_bit_is_reported_and_the_rest_is_rotated() -> None:
         tamper("person:2", f"{flip} WHERE doc_id = %s", "doc-3")
         assert run().verified
         assert_only_opens_with(new, old)
+
+
+def test_too_many_failures_stop_the_run_and_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "MAX_FAILURES", 2)
+    store_all()
+    for user_id in USERS:
+        tamper(user_id, "UPDATE memory_chunks SET text_cipher = reverse(text_cipher) WHERE doc_id = 'doc-0'")
+    with promoted() as (old, _):
+        failed = run()
+        assert (failed.state, failed.rows_failed) == ("failed", 2)
+        assert failed.message.startswith("Stopped at 2 rows that failed, and there may be more.")
+        assert old.key_id in key_ids()  # of the third tenant, which was not visited
 
 
 def test_a_wrong_user_id_seal_is_reported() -> None:

@@ -167,8 +167,9 @@ class TestMeanwhile:
     """The world goes on between the steps of a move."""
 
     QUIET = {
-        "user ids checked", "small tenant moved", "half copy cleared", "window copied", "window caught up", "caught up",
-        "large tenant flipped", "orphans cleared", "tenant moved", "killed runs cleaned up", "tenant verified",
+        "user ids checked", "small tenant moved", "partial copy cleared", "window copied", "window caught up",
+        "caught up", "large tenant flipped", "orphans cleared", "tenant moved", "killed runs cleaned up",
+        "tenant verified",
     }  # fmt: skip
 
     def test_readers_see_everything_at_every_step(self) -> None:

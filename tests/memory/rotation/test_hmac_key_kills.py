@@ -35,7 +35,7 @@ STEPS = {
     "run taken up", "user ids checked",
     "small tenant's rows read",
     "small tenant's old rows deleted", "small tenant's new rows inserted", "tenant row moved", "small tenant moved",
-    "half copy cleared", "window copied", "window caught up", "caught up", "last changes copied",
+    "partial copy cleared", "window copied", "window caught up", "caught up", "last changes copied",
     "large tenant flipped", "orphans cleared", "tenant moved", "tenant done", "moving pass ended",
     "killed runs cleaned up", "tenant verified", "verifying pass ended", "old keys retired",
     "run ended", "lease given back",
