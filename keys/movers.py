@@ -67,7 +67,7 @@ class Mover(Protocol):
     """Moves the rows of one tenant after another to the current key of a purpose, and verifies them.
 
     Each call is one or many transactions of its own, reports to `progress` between them, and may be repeated. A
-    `tenant` is a hash, as `tenants` or `tenants_left` gave it.
+    `tenant` is a hash, as `tenants` or `tenants_to_move` gave it.
     """
 
     purpose: Purpose
@@ -88,8 +88,8 @@ class Mover(Protocol):
         """Every tenant behind `after`, in the order of the hashes."""
         ...
 
-    def tenants_left(self, key_id: str) -> Iterator[str]:
-        """The tenants with rows that name another key, in that order."""
+    def tenants_to_move(self, key_id: str, *, after: str, again: bool) -> Iterator[str]:
+        """Those of them with rows that name another key; unless `again`, others too where that is cheaper."""
         ...
 
     def prepare(self, progress: Progress) -> str:

@@ -125,8 +125,7 @@ class Rotation:
         """Move the tenants behind `cursor`; `again`: all those with rows left, waiting for their writers."""
         counted = self._count()
         self._progress.begin(self._mover.phase, total=counted.total, done=counted.total - counted.to_do, cursor=cursor)
-        tenants = self._mover.tenants_left(self._key_id) if again else self._mover.tenants(after=cursor)
-        for tenant in self._each(tenants):
+        for tenant in self._each(self._mover.tenants_to_move(self._key_id, after=cursor, again=again)):
             self._mover.move(tenant, self._progress, wait=again)
         steps.reached("moving pass ended")
 

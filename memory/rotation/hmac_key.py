@@ -52,14 +52,14 @@ class HMACKeyMover:
     def tenants(self, *, after: str) -> Iterator[UserHash]:
         return census.all_tenants(after=after)
 
-    def tenants_left(self, key_id: str) -> Iterator[UserHash]:
-        return census.all_tenants(not_under=key_id)
+    def tenants_to_move(self, key_id: str, *, after: str, again: bool) -> Iterator[UserHash]:
+        return census.all_tenants(after=after, not_under=key_id)
 
     def prepare(self, progress: Progress) -> str:
         """Open every sealed user id."""
         key_id = get_keyring().hmac_current.key_id
         progress.begin(CHECK, total=Plan(key_id, self.key_counts()).tenants_left)
-        for tenant in self.tenants_left(key_id):
+        for tenant in census.all_tenants(not_under=key_id):
             try:
                 _user_id(tenant)
             except UserIdUnreadable as error:
@@ -74,7 +74,7 @@ class HMACKeyMover:
         )
 
     def move(self, tenant: UserHash, progress: Progress, *, wait: bool) -> None:
-        if tenant.hmac_key_id == get_keyring().hmac_current.key_id or progress.has_failed("tenants", tenant[:8]):
+        if progress.has_failed("tenants", tenant[:8]):
             return
         try:
             facts = tenant_facts(tenant)
