@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
 from memory.api.throttling import parse_rate
-from memory.search.question import Weights
+from memory.search.search_parameters import Weights
 from memory.tenancy.managers import TenantManager
 from memory.tenancy.tenant_model import TenantModel
 

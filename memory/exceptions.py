@@ -32,7 +32,7 @@ class InvalidJSON(SealedMemoryError, ValueError):
 
 
 class InvalidFilter(InvalidDocument):
-    """A filter that cannot be asked for. `field` names it."""
+    """A filter that cannot be applied. `field` names it."""
 
 
 class TenantNotBound(SealedMemoryError):

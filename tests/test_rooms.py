@@ -77,7 +77,7 @@ def _imported(name: str, path: Path) -> Iterator[str]:
 
 
 def room_of(module: str) -> str:
-    """`memory.search.route` → `search`, `memory.security` → `sealing`."""
+    """`memory.search.candidates` → `search`, `memory.security` → `sealing`."""
     first = (module.split(".") + [""])[1]
     return ROOM_OF_MODULE.get(first, first)
 

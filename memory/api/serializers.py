@@ -1,4 +1,4 @@
-"""The shapes of questions, parameters and answers. Those of documents are in `memory.documents.shape`."""
+"""The shapes of queries, parameters and answers. Those of documents are in `memory.documents.shape`."""
 
 import dataclasses
 from typing import Any

@@ -69,7 +69,7 @@ class QueryView(MemoryAPIView):
         operation_id="query_memories", summary="Ask", request=QueryInput, responses=answers(200, QueryOutput)
     )
     def post(self, request: Request) -> Response:
-        """The memories that answer a question best, best first."""
+        """The memories that answer a query best, best first."""
         result = query_memories(user_id=current_user_id(), **_valid(QueryInput, request.data))
         return Response(QueryOutput(result).data)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from memory.index.bm25 import AVERAGE_LENGTH, K1, B, inverse_document_frequency
 from memory.index.text_analysis import analyse
-from memory.search.question import Weights
+from memory.search.search_parameters import Weights
 
 
 class BruteForce:

@@ -20,8 +20,8 @@ from memory.benchmarks.timing import latencies
 from memory.documents.document import Document
 from memory.index.embedding import embed_query
 from memory.indexing import index_documents
-from memory.search.question import Weights
 from memory.search.retrieval import CANDIDATES, query_memories
+from memory.search.search_parameters import Weights
 from rerank import get_cross_encoder
 from rerank.outcomes import ModelUnavailable
 

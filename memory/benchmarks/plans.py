@@ -1,4 +1,4 @@
-"""What Postgres does for a question: the plan it takes and the pages it touches."""
+"""What Postgres does for a query: the plan it takes and the pages it touches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ import numpy as np
 import psycopg
 
 from memory.rls import tenant_transaction
-from memory.search.question import Weights, question
-from memory.search.route import candidate_rows, tenant_state
+from memory.search.candidates import candidate_rows, tenant_state
+from memory.search.search_parameters import Weights, search_parameters
 from memory.tenancy.cursors import Parameters, sending
 
 EXPLAIN = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "
@@ -25,7 +25,7 @@ class Explained:
 
 
 def explain(user_id: str, *, query: str, vector: np.ndarray, weights: Weights, limit: int) -> Explained:
-    """The plans of all statements that find a question's candidates, in the user's door as the product asks them."""
+    """The plans of all statements that find a query's candidates, in the user's door as the product runs them."""
     explained = Explained()
     with tenant_transaction(user_id) as user_hash, sending() as send:
 
@@ -37,8 +37,10 @@ def explain(user_id: str, *, query: str, vector: np.ndarray, weights: Weights, l
 
         state = tenant_state(explaining, user_hash)
         if state is not None:
-            asked = question(user_hash, recipe=state.recipe, vector=vector, query=query, limit=limit, weights=weights)
-            candidate_rows(explaining, asked, state)
+            search = search_parameters(
+                user_hash, recipe=state.recipe, vector=vector, query=query, limit=limit, weights=weights
+            )
+            candidate_rows(explaining, search, state)
     return explained
 
 

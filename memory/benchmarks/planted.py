@@ -17,8 +17,8 @@ from memory.benchmarks.population import Memories, Population, store
 from memory.benchmarks.query import product_search, settle
 from memory.benchmarks.report import Report, Row, Target, at_most
 from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
-from memory.index.tail import move
-from memory.search.question import Weights
+from memory.index.tail import index_tail
+from memory.search.search_parameters import Weights
 
 SMALL_VICTIM = 1_000
 BEYOND = 1_000  # rows above MEMORY_EXACT_SCAN_MAX, where the graph begins
@@ -93,7 +93,7 @@ def _plant(plan: Planting, user_id: str, question: tuple[str, np.ndarray]) -> No
 def _store(user_id: str, memories: Memories) -> None:
     """Store memories, all of them in the graph and the postings if they are enough to be."""
     store(user_id, memories)
-    move(user_id=user_id, limit=len(memories.texts))
+    index_tail(user_id=user_id, limit=len(memories.texts))
 
 
 def _asked(plan: Planting, user_id: str, questions: Sequence[tuple[str, np.ndarray]]) -> tuple[list[list[int]], float]:

@@ -26,8 +26,8 @@ from memory.benchmarks.population import TURNS, Filled, Memories, Population, ba
 from memory.benchmarks.report import PACKAGES, Report, Row, describe_versions
 from memory.benchmarks.tenants import erase, throwaway_tenants
 from memory.benchmarks.timing import latencies
-from memory.search.question import Weights
 from memory.search.retrieval import CANDIDATES, query_memories
+from memory.search.search_parameters import Weights
 from memory.security import user_hashes
 
 # Tenants of about these sizes are asked, where there are any, and always the largest.

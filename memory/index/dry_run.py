@@ -16,7 +16,7 @@ from memory.index.recipe import configured
 from memory.index.rows import CHUNKS, SEALED_COLUMNS, VECTORS, PlainChunk, build_rows
 from memory.index.stored_rows import READ_BEHIND, READ_SOME, read
 from memory.index.tables import insert
-from memory.index.tail import TERMS, Posting, move_tail
+from memory.index.tail import TERMS, Posting, index_rows_of_tail
 from memory.rls import tenant_transaction
 from memory.security import UserHash
 from memory.tenancy import tenant_row
@@ -57,7 +57,7 @@ def _steps(cursor: psycopg.Cursor[Any], user_hash: UserHash) -> Iterator[tuple[s
     yield "counting chunks", execute(*tenant_row.count(user_hash, FEW))
     yield "inserting postings", lambda: insert(cursor.connection, user_hash, postings, TERMS)
     yield "deleting postings", execute("DELETE FROM memory_terms WHERE user_hash = %s", [user_hash])
-    yield "moving rows into the indexes", lambda: move_tail(cursor, user_hash, FEW)
+    yield "moving rows into the indexes", lambda: index_rows_of_tail(cursor, user_hash, FEW)
     yield "updating vectors", execute(*VECTORS.updating(user_hash, sealed, vector_columns, also="outgrown = false"))
     yield "updating seals", execute(*CHUNKS.updating(user_hash, sealed, SEALED_COLUMNS))
     yield "recording index settings", execute(*tenant_row.record_recipe(user_hash, recipe))

@@ -39,7 +39,7 @@ def embed_passages(texts: Sequence[str]) -> np.ndarray:
 
 
 def embed_query(text: str) -> np.ndarray:
-    """The embedding of a question: float32, shape (MEMORY_EMBEDDING_DIM,), unit length. Raises as above."""
+    """The embedding of a query: float32, shape (MEMORY_EMBEDDING_DIM,), unit length. Raises as above."""
     return np.asarray(get_embedding_model().embed([text], Kind.QUESTION)[0])
 
 

@@ -1,4 +1,4 @@
-"""The keyword index as it is stored and asked: sparse vectors under the tenant's subkey."""
+"""The keyword index as it is stored and searched: sparse vectors under the tenant's subkey."""
 
 from pgvector import SparseVector
 
@@ -22,8 +22,8 @@ def sparse(weights: dict[int, float]) -> SparseVector:
     return vector
 
 
-def asked_terms(query: str, user_hash: str, recipe: Recipe) -> list[int]:
-    """A question's terms as dimensions, the most frequent first; none for a tenant without a keyword index."""
+def query_terms(query: str, user_hash: str, recipe: Recipe) -> list[int]:
+    """A query's terms as dimensions, the most frequent first; none for a tenant without a keyword index."""
     if recipe.language is None:
         return []
     return query_dimensions(query, lexical_subkey(user_hash), recipe.language)

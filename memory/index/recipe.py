@@ -1,7 +1,7 @@
-"""By what settings a tenant's rows were made searchable: recorded beside the tenant, and followed until a reindex.
+"""Index settings recorded per tenant, and followed until a reindex.
 
-Turning a setting therefore never mixes two kinds of rows: a tenant is asked as it was indexed, new tenants are indexed
-as configured, and `manage.py reindex` brings the others over, each in one transaction.
+Turning a setting therefore never mixes two kinds of rows: a tenant is searched as it was indexed, new tenants are
+indexed as configured, and `manage.py reindex` brings the others over, each in one transaction.
 """
 
 import json

@@ -19,7 +19,7 @@ from memory.index.embedding import embed_passages
 from memory.index.recipe import Recipe, configured, recorded
 from memory.index.rows import CHUNKS, SEALED_COLUMNS, VECTORS, build_rows
 from memory.index.stored_rows import READ_BEHIND, OpenedRow, StoredRow, open_row, read
-from memory.index.tail import GRAPH_INDEX, has_outgrown, move
+from memory.index.tail import GRAPH_INDEX, has_outgrown, index_tail
 from memory.rls import tenant_transaction_by_hash
 from memory.security import UserHash
 from memory.tenancy import tenant_row
@@ -80,7 +80,7 @@ def reindex_tenant(
     rebuilds a tenant that is up to date. `progress` is told of every batch. Raises EmbeddingModelUnavailable.
     """
     done = _rebuild(user_hash, force, keep_embeddings, progress)
-    return replace(done, moved=move(user_hash=user_hash, limit=2**62))
+    return replace(done, moved=index_tail(user_hash=user_hash, limit=2**62))
 
 
 def rebuild_graph() -> None:

@@ -1,4 +1,4 @@
-"""Noticing tenants that were indexed by other settings than today's. They are still asked as they were indexed."""
+"""Noticing tenants that were indexed by other settings than today's. They are still searched as they were indexed."""
 
 import logging
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ HINT = "Run `manage.py reindex`, or set MEMORY_VECTOR_ROTATION, MEMORY_LEXICAL_â
 
 
 def stale_tenant_count() -> int:
-    """How many tenants the settings do not describe; 0 where the census may not be asked."""
+    """How many tenants the settings do not describe; 0 where there is no census role."""
     try:
         with census() as cursor:
             cursor.execute(
@@ -33,9 +33,9 @@ def stale_tenant_count() -> int:
 
 
 def warn_of_stale_indexes() -> None:
-    """At start-up: say that tenants are asked by other settings than the configured ones."""
+    """At start-up: say that tenants are searched by other settings than the configured ones."""
     if count := stale_tenant_count():
-        logger.warning("%d tenants were indexed by other settings and are still asked by those. %s", count, HINT)
+        logger.warning("%d tenants were indexed by other settings and are still searched by those. %s", count, HINT)
 
 
 def check_stale_indexes(

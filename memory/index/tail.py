@@ -1,8 +1,8 @@
-"""Moving an outgrown tenant's rows into the indexes, a few with every write.
+"""Puts the tail of an outgrown tenant's rows, which its indexes lack, into them: a few rows with every write.
 
 A tenant above MEMORY_EXACT_SCAN_MAX rows is answered from the vector graph and the term postings, and from an exact
 scan of the rows that are not there yet: the tail. So an answer is complete at any moment, whoever wrote the rows and
-however far the move is, and all that this module has to do is to keep the tail short.
+however long the tail is, and all that this module has to do is to keep the tail short.
 """
 
 import logging
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 GRAPH_INDEX = "memory_vectors_graph"
 
-# A write of n rows moves 2 n + 8: tails shrink under every mix of writes, and no write waits long for it.
-MOVES_PER_ROW = 2
-MOVES_PER_WRITE = 8
+# A write of n rows indexes 2 n + 8 of the tail: tails shrink under every mix of writes, and no write waits long for it.
+INDEXED_PER_ROW = 2
+INDEXED_PER_WRITE = 8
 ROWS_PER_STEP = 200
 
 # The chunks are locked first, as a deletion locks them, and nothing is waited for: the postings refer to the chunks, so
@@ -42,30 +42,30 @@ MARK = "UPDATE memory_vectors SET outgrown = true WHERE user_hash = %s AND id = 
 
 
 def keep_up(*, user_id: str, written: int) -> int:
-    """Move a share of an outgrown tenant's tail after a write of `written` rows; returns how many rows moved.
+    """Index a share of an outgrown tenant's tail after a write of `written` rows; returns how many rows.
 
     The write is done and committed: whatever goes wrong here is logged, and the tail is scanned until the next time.
     """
     try:
-        return move(user_id=user_id, limit=MOVES_PER_ROW * written + MOVES_PER_WRITE)
+        return index_tail(user_id=user_id, limit=INDEXED_PER_ROW * written + INDEXED_PER_WRITE)
     except DatabaseError as error:
         logger.warning("rows wait outside the index", extra={"reason": type(error).__name__})
         return 0
 
 
-def move(*, limit: int, user_id: str | None = None, user_hash: str | None = None) -> int:
-    """Move up to `limit` rows of a user's tail, a few hundred a transaction; returns how many moved.
+def index_tail(*, limit: int, user_id: str | None = None, user_hash: str | None = None) -> int:
+    """Index up to `limit` rows of a user's tail, a few hundred a transaction; returns how many.
 
     The user is given by id, or, for maintenance, by hash.
     """
-    moved = 0
-    while moved < limit:
+    indexed = 0
+    while indexed < limit:
         door = tenant_transaction(user_id) if user_hash is None else tenant_transaction_by_hash(user_hash)
-        step = _move_step(door, min(ROWS_PER_STEP, limit - moved))
-        moved += step
+        step = _index_step(door, min(ROWS_PER_STEP, limit - indexed))
+        indexed += step
         if step < ROWS_PER_STEP:
             break
-    return moved
+    return indexed
 
 
 def has_outgrown(chunk_count: int) -> bool:
@@ -73,17 +73,17 @@ def has_outgrown(chunk_count: int) -> bool:
     return chunk_count > settings.MEMORY_EXACT_SCAN_MAX
 
 
-def _move_step(door: AbstractContextManager[str], limit: int) -> int:
+def _index_step(door: AbstractContextManager[str], limit: int) -> int:
     with door as user_hash, binary_cursor() as cursor:
         cursor.execute("SELECT chunk_count FROM tenants WHERE user_hash = %s", [user_hash])
         row = cursor.fetchone()
         if row is None or not has_outgrown(row[0]):
             return 0
-        return move_tail(cursor, user_hash, limit)
+        return index_rows_of_tail(cursor, user_hash, limit)
 
 
-def move_tail(cursor: psycopg.Cursor[Any], user_hash: str, limit: int) -> int:
-    """Move up to `limit` rows inside the open door of their hash, oldest first; returns how many moved."""
+def index_rows_of_tail(cursor: psycopg.Cursor[Any], user_hash: str, limit: int) -> int:
+    """Index up to `limit` rows inside the open door of their hash, oldest first; returns how many."""
     cursor.execute(TAIL, [user_hash, limit])
     tail = cursor.fetchall()
     insert(cursor.connection, user_hash, _postings(tail), TERMS, size=TERMS_PER_STATEMENT)

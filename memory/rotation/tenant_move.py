@@ -30,7 +30,7 @@ from keys.retry_while_away import retry_while_away
 from memory.exceptions import SealedMemoryError
 from memory.index.recipe import configured, recorded
 from memory.index.stored_rows import READ_ALL, READ_BEHIND, READ_SOME, read
-from memory.index.tail import ROWS_PER_STEP, has_outgrown, move_tail
+from memory.index.tail import ROWS_PER_STEP, has_outgrown, index_rows_of_tail
 from memory.rls import UserHashes, across_user_hashes
 from memory.rotation import tenant_copy
 from memory.rotation.orphans import Advance, clear_orphans
@@ -167,7 +167,7 @@ class _Copying:
         """Move some of the copy from its tail into the indexes, or its first questions would scan all of it."""
         with _door(self._move) as (user, cursor):
             user.enter(self._move.new)
-            grown = move_tail(cursor, self._move.new, ROWS_PER_STEP)
+            grown = index_rows_of_tail(cursor, self._move.new, ROWS_PER_STEP)
         self._advance(0)
         return grown
 

@@ -1,6 +1,6 @@
-"""The statement that compares a question with every row of one user: recall 1.
+"""The statement that compares a query with every row of one user: recall 1.
 
-One scan yields each row's cosine and its weight for each of the question's terms. How many rows hold a term follows
+One scan yields each row's cosine and its weight for each of the query's terms. How many rows hold a term follows
 from the same scan, so the inverse document frequencies are true at that moment and nothing has to be maintained; they
 are those of the rows in scope.
 """
@@ -8,8 +8,8 @@ are those of the rows in scope.
 from pgvector import SparseVector
 
 from memory.index.bm25 import DIMENSIONS
-from memory.search.question import Question
 from memory.search.ranking_sql import OPENED, Statement, base_parameters, best_rows
+from memory.search.search_parameters import SearchParameters
 
 # By the tenant's index, and joined by hashing: nested loops would be taken for a tenant that the statistics do not
 # know, and run a step again for every row. Planned once a connection, because planning takes up to 2 ms.
@@ -40,18 +40,18 @@ _BY_VECTOR = """
     """
 
 
-def exact_scan(question: Question) -> Statement:
+def exact_scan(search: SearchParameters) -> Statement:
     """The best `limit` rows, best first, as rows of memory.search.retrieval.Candidate's fields, and the parameters."""
-    conditions, parameters = question.scope.conditions(question.user_hash, question.recipe)
-    if not question.terms and not question.weights.neighbour:
+    conditions, parameters = search.scope.conditions(search.user_hash, search.recipe)
+    if not search.terms and not search.weights.neighbour:
         sql = _BY_VECTOR.format(conditions=conditions, opened=OPENED)
-        return sql, base_parameters(question) | parameters
-    terms = {f"term{number}": dimension for number, dimension in enumerate(question.terms)}
+        return sql, base_parameters(search) | parameters
+    terms = {f"term{number}": dimension for number, dimension in enumerate(search.terms)}
     sql = f"""
     WITH scanned AS ({_scanned(terms, conditions)}
-    ), {_reached(terms)}, {best_rows(question, _NEAR)}
+    ), {_reached(terms)}, {best_rows(search, _NEAR)}
     """  # noqa: S608  (names come from this package, values are parameters)
-    return sql, base_parameters(question) | _unit_vectors(terms) | parameters
+    return sql, base_parameters(search) | _unit_vectors(terms) | parameters
 
 
 def _scanned(terms: dict[str, int], conditions: str) -> str:

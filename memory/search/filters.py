@@ -1,4 +1,4 @@
-"""Which of a user's rows a question is asked of: source, document, time of storing, sealed metadata (by its labels)."""
+"""The scope of a query: which rows of a user are searched, by source, document, time of storing and labels."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

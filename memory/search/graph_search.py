@@ -12,8 +12,8 @@ from uuid import UUID
 from pgvector import SparseVector
 
 from memory.index.bm25 import DIMENSIONS, query_vector
-from memory.search.question import Question
 from memory.search.ranking_sql import Statement, base_parameters, best_rows
+from memory.search.search_parameters import SearchParameters
 from memory.tenancy.cursors import Send
 from memory.tenancy.planner_settings import pinned
 
@@ -42,33 +42,33 @@ PINS = {
 }
 
 
-def graph_candidates(send: Send, question: Question, chunk_count: int) -> list[Any] | None:
+def graph_candidates(send: Send, search: SearchParameters, chunk_count: int) -> list[Any] | None:
     """The best rows of an outgrown tenant, best first; None where a scan of all its rows is the better way: while most
     are outside the indexes, and when the graph yields less than it should, since the scope leaves too few rows near
-    the question or somebody else's rows crowd them out."""
-    dense = bool(question.weights.dense)
-    if question.scope.narrows and not dense:
+    the query or somebody else's rows crowd them out."""
+    dense = bool(search.weights.dense)
+    if search.scope.narrows and not dense:
         return None  # without near ones, all that a term's best postings miss would be missed
     with pinned(send, PINS):
         # The tail first: a row that moves into the indexes meanwhile is then found twice, and never missed.
-        tail, posted = send(*_tail(question)), send(*_posted(question))
-        near = send(*nearest(question)).fetchall() if dense else []
+        tail, posted = send(*_tail(search)), send(*_posted(search))
+        near = send(*nearest(search)).fetchall() if dense else []
         ((ids, *in_tail),) = tail.fetchall()
         outside, found = set(ids or ()), {chunk_id for (chunk_id,) in near}
         inside = max(0, chunk_count - len(outside))
         # Of a scope it is not known how many rows it leaves; of all rows, a graph may miss some that nothing leads to.
-        enough = _depth(question) if question.scope.narrows else min(_depth(question), inside) // 2
+        enough = _depth(search) if search.scope.narrows else min(_depth(search), inside) // 2
         if len(outside) > inside or (dense and len(found) < enough):
             return None
-        idfs = _idfs(question, dict(posted.fetchall()), in_tail, chunk_count)
+        idfs = _idfs(search, dict(posted.fetchall()), in_tail, chunk_count)
         found |= outside
-        found.update(chunk_id for (chunk_id,) in send(*holding(question, idfs)).fetchall())
-        return send(*rescored(question, idfs, found)).fetchall()
+        found.update(chunk_id for (chunk_id,) in send(*holding(search, idfs)).fetchall())
+        return send(*rescored(search, idfs, found)).fetchall()
 
 
-def nearest(question: Question) -> Statement:
-    """The rows of the graph that are nearest to the question, in scope."""
-    conditions, parameters = question.scope.conditions(question.user_hash, question.recipe)
+def nearest(search: SearchParameters) -> Statement:
+    """The rows of the graph that are nearest to the query, in scope."""
+    conditions, parameters = search.scope.conditions(search.user_hash, search.recipe)
     sql = f"""
     SELECT v.id FROM memory_vectors v
     WHERE v.user_hash = %(user_hash)s AND v.outgrown{conditions}
@@ -76,39 +76,39 @@ def nearest(question: Question) -> Statement:
     LIMIT %(depth)s
     """  # noqa: S608  (names come from this package, values are parameters)
     return sql, {
-        "user_hash": question.user_hash,
-        "vector": question.vector,
-        "depth": _depth(question),
+        "user_hash": search.user_hash,
+        "vector": search.vector,
+        "depth": _depth(search),
         **parameters,
     }
 
 
-def holding(question: Question, idfs: Mapping[int, float]) -> Statement:
+def holding(search: SearchParameters, idfs: Mapping[int, float]) -> Statement:
     """The rows in scope with the highest score, as far as each term's best postings in scope tell."""
-    conditions, parameters = question.scope.conditions(question.user_hash, question.recipe)
+    conditions, parameters = search.scope.conditions(search.user_hash, search.recipe)
     sql = f"""
     SELECT t.id
-    FROM unnest(%(terms)b::int4[], %(idfs)b::float8[]) AS asked (term, idf)
+    FROM unnest(%(terms)b::int4[], %(idfs)b::float8[]) AS wanted (term, idf)
     CROSS JOIN LATERAL (
         SELECT t.id, t.weight FROM memory_terms t{_IN_SCOPE.format(conditions=conditions) if conditions else ""}
-        WHERE t.user_hash = %(user_hash)s AND t.term = asked.term
+        WHERE t.user_hash = %(user_hash)s AND t.term = wanted.term
         ORDER BY t.weight DESC LIMIT %(postings)s
     ) t
-    GROUP BY t.id ORDER BY sum(t.weight * asked.idf) DESC, t.id LIMIT %(depth)s
+    GROUP BY t.id ORDER BY sum(t.weight * wanted.idf) DESC, t.id LIMIT %(depth)s
     """  # noqa: S608
     return sql, {
-        "user_hash": question.user_hash,
+        "user_hash": search.user_hash,
         "terms": list(idfs),
         "idfs": list(idfs.values()),
         "postings": POSTINGS_IN_SCOPE if conditions else POSTINGS,
-        "depth": _depth(question),
+        "depth": _depth(search),
         **parameters,
     }
 
 
-def rescored(question: Question, idfs: Mapping[int, float], ids: set[UUID]) -> Statement:
+def rescored(search: SearchParameters, idfs: Mapping[int, float], ids: set[UUID]) -> Statement:
     """Score the given rows exactly, let the rows beside the best of them join in, keep the best."""
-    conditions, parameters = question.scope.conditions(question.user_hash, question.recipe)
+    conditions, parameters = search.scope.conditions(search.user_hash, search.recipe)
     scores = "-(v.embedding <#> %(vector)b) AS dense, coalesce(-(v.lexical <#> %(terms)b), 0) AS bm25"
     sql = f"""
     WITH scored AS MATERIALIZED (
@@ -117,10 +117,10 @@ def rescored(question: Question, idfs: Mapping[int, float], ids: set[UUID]) -> S
         WHERE v.user_hash = %(user_hash)s AND v.id = ANY (%(ids)b::uuid[]){conditions}
     ), scale AS MATERIALIZED (SELECT coalesce(1 / nullif(max(bm25), 0), 0) AS scale FROM scored
     ), reached AS (SELECT id, doc_id, chunk_index, {_BASE} FROM scored, scale
-    ), {best_rows(question, _beside(scores, conditions))}
+    ), {best_rows(search, _beside(scores, conditions))}
     """  # noqa: S608
     return sql, {
-        **base_parameters(question),
+        **base_parameters(search),
         "terms": SparseVector(dict(idfs), DIMENSIONS),
         "ids": list(ids),
         **parameters,
@@ -144,28 +144,30 @@ def _beside(scores: str, conditions: str) -> str:
     )"""  # noqa: S608
 
 
-def _tail(question: Question) -> Statement:
-    """One row: the ids outside the indexes, and in how many of them each of the question's terms occurs."""
-    units = {f"term{number}": SparseVector({term: 1.0}, DIMENSIONS) for number, term in enumerate(question.terms)}
+def _tail(search: SearchParameters) -> Statement:
+    """One row: the ids outside the indexes, and in how many of them each of the query's terms occurs."""
+    units = {f"term{number}": SparseVector({term: 1.0}, DIMENSIONS) for number, term in enumerate(search.terms)}
     counts = "".join(f", count(nullif(lexical <#> %({name})b, 0))" for name in units)
     sql = f"SELECT array_agg(id){counts} FROM memory_vectors WHERE user_hash = %(user_hash)s AND NOT outgrown"  # noqa: S608
-    return sql, {"user_hash": question.user_hash, **units}
+    return sql, {"user_hash": search.user_hash, **units}
 
 
-def _posted(question: Question) -> Statement:
-    """In how many postings each of the question's terms occurs."""
+def _posted(search: SearchParameters) -> Statement:
+    """In how many postings each of the query's terms occurs."""
     return (
         "SELECT term, count(*) FROM memory_terms"
         " WHERE user_hash = %(user_hash)s AND term = ANY (%(terms)b::int4[]) GROUP BY term",
-        {"user_hash": question.user_hash, "terms": question.terms},
+        {"user_hash": search.user_hash, "terms": search.terms},
     )
 
 
-def _idfs(question: Question, posted: Mapping[int, int], in_tail: Sequence[int], chunk_count: int) -> dict[int, float]:
+def _idfs(
+    search: SearchParameters, posted: Mapping[int, int], in_tail: Sequence[int], chunk_count: int
+) -> dict[int, float]:
     """The inverse document frequency of each term, over the rows in the indexes and in the tail."""
-    frequencies = {term: posted.get(term, 0) + count for term, count in zip(question.terms, in_tail, strict=True)}
-    return query_vector(question.terms, frequencies, chunk_count)
+    frequencies = {term: posted.get(term, 0) + count for term, count in zip(search.terms, in_tail, strict=True)}
+    return query_vector(search.terms, frequencies, chunk_count)
 
 
-def _depth(question: Question) -> int:
-    return max(DEPTH, question.limit)
+def _depth(search: SearchParameters) -> int:
+    return max(DEPTH, search.limit)

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.conf import settings
 
-from memory.search.question import Question
+from memory.search.search_parameters import SearchParameters
 
 Statement = tuple[str, dict[str, Any]]
 
@@ -66,25 +66,25 @@ OPENED = """SELECT id, doc_id, source, chunk_index, enc_key_id,
     ORDER BY score DESC, id"""
 
 
-def best_rows(question: Question, near: str) -> str:
+def best_rows(search: SearchParameters, near: str) -> str:
     """Steps from `reached` to rows of memory.search.retrieval.Candidate's fields, best first.
 
     `near`: SQL of that step, from `wanted` (doc_id, chunk_index, distance to one of the
     best); it repeats the columns of `reached` and `distance`.
     """
-    best = f"{_WANTED}, {near}, {_LIFTED}" if question.weights.neighbour else _UNLIFTED
+    best = f"{_WANTED}, {near}, {_LIFTED}" if search.weights.neighbour else _UNLIFTED
     return f"{best}\n    {OPENED}"
 
 
-def base_parameters(question: Question) -> dict[str, Any]:
+def base_parameters(search: SearchParameters) -> dict[str, Any]:
     """The parameters that these steps name, and those of a base score."""
     return {
-        "user_hash": question.user_hash,
-        "recipe": question.recipe.as_text(),
-        "vector": question.vector,
-        "limit": question.limit,
+        "user_hash": search.user_hash,
+        "recipe": search.recipe.as_text(),
+        "vector": search.vector,
+        "limit": search.limit,
         "most_bytes": settings.MEMORY_MAX_ANSWER_BYTES,
-        "dense_weight": question.weights.dense,
-        "lexical_weight": question.weights.lexical,
-        "neighbour_weight": question.weights.neighbour,
+        "dense_weight": search.weights.dense,
+        "lexical_weight": search.weights.lexical,
+        "neighbour_weight": search.weights.neighbour,
     }

@@ -1,4 +1,4 @@
-"""Answering a question: embed it, find candidates, open their seals, rerank, return the best. One function per step."""
+"""Answering a query: embed it, find candidates, open their seals, rerank, return the best. One function per step."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -17,11 +17,11 @@ from memory.index.vectors import as_embedding
 from memory.rls import tenant_transaction
 from memory.sealing.codecs import JSONCodec, TextCodec
 from memory.sealing.opening import SealedRow, open_seals
+from memory.search.candidates import best_candidates
 from memory.search.filters import EVERYTHING, Scope
 from memory.search.matches import Explanation, Match
-from memory.search.question import Question, Weights, question
 from memory.search.reranking import reorder
-from memory.search.route import best_candidates
+from memory.search.search_parameters import SearchParameters, Weights, search_parameters
 from memory.tenancy.cursors import sending
 from rerank import SkipReason
 
@@ -74,9 +74,9 @@ def query_memories(
     explain: bool = False,
     rerank: bool = True,
 ) -> QueryResult:
-    """The `top_k` best chunks for a question, of this user alone.
+    """The `top_k` best chunks for a query, of this user alone.
 
-    `scope`: which of the user's rows are asked. `embedding` (MEMORY_EMBEDDING_DIM floats) stands in for the model's.
+    `scope`: which of the user's rows are searched. `embedding` (MEMORY_EMBEDDING_DIM floats) stands in for the model's.
     `explain` adds the parts of each retrieval score. `rerank` lets the cross-encoder reorder the candidates; its
     failure is never one of the answer. A row whose seal does not open is logged by id, counted and left out. Raises
     InvalidDocument (InvalidFilter for a filter) naming the field, InvalidUserId, EmbeddingModelUnavailable.
@@ -121,15 +121,15 @@ def find_candidates(
 ) -> tuple[str, list[Candidate]]:
     """The user's hash and the `limit` best rows, best first, in one short transaction.
 
-    `vector`: the question's embedding as the model or the client gave it, float32 (d,). `query`: its text, for the
+    `vector`: the query's embedding as the model or the client gave it, float32 (d,). `query`: its text, for the
     keywords; without one the vectors decide alone. `model`: which one made the vector, None for the client's own; a
     tenant whose rows wait for a reindex under a new model is answered by keywords meanwhile. Raises InvalidFilter.
     """
     weights = weights or Weights.configured()
 
-    def ask(recipe: Recipe) -> Question:
+    def parameters_for(recipe: Recipe) -> SearchParameters:
         comparable = model in (None, recipe.model)
-        return question(
+        return search_parameters(
             user_hash,
             recipe=recipe,
             vector=vector,
@@ -140,7 +140,7 @@ def find_candidates(
         )
 
     with tenant_transaction(user_id, pipelined=True) as user_hash, sending() as send:
-        return user_hash, [Candidate(*row) for row in best_candidates(send, user_hash, ask)]
+        return user_hash, [Candidate(*row) for row in best_candidates(send, user_hash, parameters_for)]
 
 
 def open_candidates(user_hash: str, candidates: Sequence[Candidate], *, explain: bool = False) -> Iterator[Match]:

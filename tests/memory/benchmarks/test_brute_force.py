@@ -5,7 +5,7 @@ import pytest
 
 from memory.benchmarks.brute_force import BruteForce
 from memory.index.bm25 import inverse_document_frequency
-from memory.search.question import Weights
+from memory.search.search_parameters import Weights
 from tests.memory.brute_force import fused
 
 TEXTS = ["red apples and pears", "green apples", "blue trains", "a train to the sea", "salt", "apples apples"]

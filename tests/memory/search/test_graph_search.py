@@ -12,16 +12,16 @@ from django.db import connection, connections
 from database.roles import as_owner
 from memory import metrics
 from memory.documents.document import Chunk, Document
-from memory.index.tail import move
+from memory.index.tail import index_tail
 from memory.indexing import index_documents, index_memory_chunk
 from memory.models import MemoryTerm, MemoryVector
 from memory.rls import tenant_transaction
+from memory.search.candidates import GRAPH_INDEX
 from memory.search.exact_scan import PINS as EXACT_PINS
 from memory.search.exact_scan import exact_scan
 from memory.search.filters import Scope
 from memory.search.graph_search import PINS, holding, nearest, rescored
-from memory.search.question import Question, Weights, question
-from memory.search.route import GRAPH_INDEX
+from memory.search.search_parameters import SearchParameters, Weights, search_parameters
 from memory.tenancy.cursors import sending
 from memory.tenancy.planner_settings import pinned
 from tests.memory.brute_force import fused
@@ -45,12 +45,12 @@ def small_tiers(settings):
 def outgrown_tenant(rng, user_id=ALICE, sizes=(1, 5, 3) * 60):
     documents = made_documents(rng, sizes)
     ids = store(user_id, documents)
-    move(user_id=user_id, limit=10_000)
+    index_tail(user_id=user_id, limit=10_000)
     return documents, ids
 
 
-def asked(user_hash, vector, text="apollo river", **options) -> Question:
-    return question(user_hash, vector=vector, query=text, limit=24, **options)
+def asked(user_hash, vector, text="apollo river", **options) -> SearchParameters:
+    return search_parameters(user_hash, vector=vector, query=text, limit=24, **options)
 
 
 def path_of(user_id, vector, text="apollo river", **options):
@@ -103,7 +103,7 @@ def store_one(user_id, doc_id, text, vector, source=""):
 @pytest.mark.django_db
 def test_a_tenant_below_the_boundary_stays_out_of_the_indexes(small_tiers, rng):
     store(ALICE, made_documents(rng, [1] * 100))
-    assert move(user_id=ALICE, limit=1000) == 0
+    assert index_tail(user_id=ALICE, limit=1000) == 0
     assert path_of(ALICE, rng.normal(size=384))[0] == "exact"
 
 
@@ -145,7 +145,7 @@ def test_a_deletion_and_a_move_of_the_same_rows_never_deadlock(small_tiers, rng,
 
     monkeypatch.setattr(tail, "insert", insert_once_the_delete_waits)
     with ThreadPoolExecutor() as threads:
-        moving = threads.submit(in_thread, move, user_id=ALICE, limit=1000)
+        moving = threads.submit(in_thread, index_tail, user_id=ALICE, limit=1000)
         assert holds_rows.wait(10)
         deleting = threads.submit(in_thread, delete_document, user_id=ALICE, doc_id="doc-0")
         wait_until_one_waits()
@@ -188,7 +188,7 @@ def test_a_filter_loses_no_keyword_behind_heavier_ones_out_of_scope(small_tiers,
         for number in range(count):
             store_one(ALICE, f"{source}-{number}", text, rng.normal(size=384), source)
     (needle,) = store_one(ALICE, "needle", "zeppelin " + " ".join(WORDS) * 3, -vector, "in")
-    move(user_id=ALICE, limit=1000)
+    index_tail(user_id=ALICE, limit=1000)
     path, candidates = path_of(ALICE, vector, "zeppelin", source="in", weights=Weights(lexical=4.0))
     assert (path, candidates[0].id) == ("graph", needle)
 
@@ -198,7 +198,7 @@ def test_a_missing_graph_means_the_exact_path_and_a_warning(small_tiers, rng, mo
     outgrown_tenant(rng)
     vector = rng.normal(size=384)
     _, expected = path_of(ALICE, vector)
-    monkeypatch.setattr("memory.search.route.GRAPH_INDEX", "dropped")
+    monkeypatch.setattr("memory.search.candidates.GRAPH_INDEX", "dropped")
     path, candidates = path_of(ALICE, vector)
     assert path == "exact"
     assert [c.id for c in candidates][:10] == [c.id for c in expected][:10]
@@ -213,7 +213,7 @@ def test_planted_vectors_change_nothing(settings, small_tiers, rng, rotation):
     vector = rng.normal(size=384)
     before = [c.id for c in found(ALICE, "apollo river", vector)]
     store(MALLORY, [[("apollo river", vector)] * 600])
-    move(user_id=MALLORY, limit=1000)
+    index_tail(user_id=MALLORY, limit=1000)
     path, candidates = path_of(ALICE, vector)
     assert [c.id for c in candidates] == before
     # Copies can crowd the graph only where tenants share directions; what it misses is then found by scanning.
@@ -369,7 +369,7 @@ def test_a_scan_after_the_graph_is_planned_as_any_scan(small_tiers, rng, monkeyp
                 seen.append((name, cursor.fetchone()[0]))
         return exact_scan(asked)
 
-    monkeypatch.setattr("memory.search.route.exact_scan", watched)
+    monkeypatch.setattr("memory.search.candidates.exact_scan", watched)
     assert path_of(ALICE, rng.normal(size=384), doc_id="doc-7")[0] == "exact"
     assert {value for name, value in seen if name.startswith("enable_")} == {"on"}
     assert dict(seen)["plan_cache_mode"] == "auto"

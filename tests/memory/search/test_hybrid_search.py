@@ -11,8 +11,8 @@ from memory.indexing import index_documents
 from memory.models import MemoryChunk, MemoryVector
 from memory.rls import tenant_transaction
 from memory.search.filters import Scope
-from memory.search.question import Weights
 from memory.search.retrieval import find_candidates, query_memories
+from memory.search.search_parameters import Weights
 from tests.memory.brute_force import fused
 
 WORDS = ["apollo", "launch", "budget", "meeting", "garden", "tomato", "river", "violin", "passport", "invoice"]

@@ -12,7 +12,7 @@ from database.roles import as_owner
 from memory.erasure import erase_user
 from memory.exceptions import DatabaseMisconfigured
 from memory.index import dry_run
-from memory.index.tail import move
+from memory.index.tail import index_tail
 from memory.models import MemoryChunk, Tenant
 from memory.rls import tenant_transaction
 from memory.search.exact_scan import PINS as EXACT_PINS
@@ -121,7 +121,7 @@ def test_tenants_are_answered_alike_and_apart(partitioned, settings, rng):
     documents, vector = made_documents(rng, [3] * 50), rng.normal(size=384)
     ids = store(ALICE, documents)
     exact = {c.id for c in found(ALICE, "", vector, limit=5)}
-    move(user_id=ALICE, limit=1000)
+    index_tail(user_id=ALICE, limit=1000)
     assert path_of(ALICE, vector)[0] == "graph"
     assert {c.id for c in found(ALICE, "", vector, limit=5)} == exact <= set(ids)
     assert found(BOB, "apollo", vector) == []
@@ -130,7 +130,7 @@ def test_tenants_are_answered_alike_and_apart(partitioned, settings, rng):
 def test_one_partition_is_read(partitioned, settings, rng):
     settings.MEMORY_EXACT_SCAN_MAX = 10
     store(ALICE, made_documents(rng, [1] * 60))
-    move(user_id=ALICE, limit=1000)
+    index_tail(user_id=ALICE, limit=1000)
     with tenant_transaction(ALICE) as user_hash, sending() as send:
         ask = asked(user_hash, rng.normal(size=384))
         with pinned(send, EXACT_PINS):

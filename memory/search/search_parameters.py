@@ -1,11 +1,11 @@
-"""A question as the database is asked it, and how the parts of a score weigh."""
+"""Search parameters: what one tenant's rows are searched for, and how the parts of a score weigh."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 from django.conf import settings
 
-from memory.index.keywords import asked_terms
+from memory.index.keywords import query_terms
 from memory.index.recipe import Recipe, configured
 from memory.index.vectors import searchable
 from memory.search.filters import EVERYTHING, Scope
@@ -34,7 +34,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Question:
+class SearchParameters:
     """`vector`: float32 (d,), turned and of unit length. `terms`: keyed dimensions, the most frequent first."""
 
     user_hash: str
@@ -46,7 +46,7 @@ class Question:
     limit: int
 
 
-def question(
+def search_parameters(
     user_hash: str,
     *,
     recipe: Recipe | None = None,
@@ -55,15 +55,15 @@ def question(
     limit: int,
     weights: Weights | None = None,
     scope: Scope = EVERYTHING,
-) -> Question:
-    """Turn an embedding (float32 (d,), as the model or the client gave it) and a text into what one tenant is asked."""
+) -> SearchParameters:
+    """From an embedding (float32 (d,), as the model or the client gave it) and a text, for the rows of one tenant."""
     recipe = recipe or configured()
     weights = weights or Weights.configured()
-    return Question(
+    return SearchParameters(
         user_hash=user_hash,
         recipe=recipe,
         vector=searchable(vector, user_hash, recipe),
-        terms=asked_terms(query, user_hash, recipe) if weights.lexical else [],
+        terms=query_terms(query, user_hash, recipe) if weights.lexical else [],
         weights=weights,
         scope=scope,
         limit=limit,

@@ -7,9 +7,9 @@ import pytest
 
 from memory.erasure import erase_user
 from memory.index.recipe import configured
-from memory.index.tail import move
+from memory.index.tail import index_tail
 from memory.rls import tenant_transaction
-from memory.search import route
+from memory.search import candidates
 from tests.memory.search.test_graph_search import path_of
 from tests.memory.search.test_hybrid_search import found, made_documents, store
 
@@ -26,11 +26,11 @@ def rng():
 @pytest.fixture
 def expectation(monkeypatch):
     """Sets by which recipe the tenant is believed to be indexed."""
-    monkeypatch.setattr(route, "_recipes", {})
+    monkeypatch.setattr(candidates, "_recipes", {})
 
     def expect(recipe):
         with tenant_transaction(ALICE) as user_hash:
-            route._recipes[user_hash] = recipe
+            candidates._recipes[user_hash] = recipe
 
     return expect
 
@@ -45,7 +45,7 @@ def test_a_wrong_expectation_changes_no_answer(rng, expectation, changes):
     expectation(replace(configured(), **changes))
     assert [(c.id, c.score) for c in found(ALICE, "apollo rivers", vector)] == expected
     with tenant_transaction(ALICE) as user_hash:
-        assert route._recipes[user_hash] == configured()
+        assert candidates._recipes[user_hash] == configured()
 
 
 def test_a_filter_that_the_expected_recipe_does_not_know(rng, settings, expectation):
@@ -59,7 +59,7 @@ def test_a_tenant_that_has_outgrown_the_scan_or_is_gone(rng, settings, expectati
     store(ALICE, made_documents(rng, [1] * 30))
     found(ALICE, "apollo", np.ones(384))
     settings.MEMORY_EXACT_SCAN_MAX = 20
-    move(user_id=ALICE, limit=100)
+    index_tail(user_id=ALICE, limit=100)
     assert path_of(ALICE, np.ones(384))[0] == "graph"
     erase_user(user_id=ALICE)
     expectation(configured())
@@ -67,8 +67,8 @@ def test_a_tenant_that_has_outgrown_the_scan_or_is_gone(rng, settings, expectati
 
 
 def test_a_full_memory_starts_again(rng, monkeypatch, expectation):
-    monkeypatch.setattr(route, "REMEMBERED", 1)
+    monkeypatch.setattr(candidates, "REMEMBERED", 1)
     for user in (ALICE, "person:2"):
         store(user, made_documents(rng, [1]))
         found(user, "apollo", np.ones(384))
-        assert len(route._recipes) == 1
+        assert len(candidates._recipes) == 1

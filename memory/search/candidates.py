@@ -1,4 +1,4 @@
-"""Which way a question goes: by the tenant's row count, never by the planner's luck."""
+"""Chooses exact scan or index search by the tenant's size, never by the planner's luck, and finds the candidates."""
 
 import logging
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from memory.index.tail import GRAPH_INDEX, has_outgrown
 from memory.rls import outlives_the_door
 from memory.search.exact_scan import PINS, exact_scan
 from memory.search.graph_search import graph_candidates
-from memory.search.question import Question
+from memory.search.search_parameters import SearchParameters
 from memory.tenancy.cursors import Send
 from memory.tenancy.planner_settings import pinned
 
@@ -26,42 +26,42 @@ SELECT chunk_count, recipe,
 FROM tenants WHERE user_hash = %s
 """
 
-Ask = Callable[[Recipe], Question]
+ParametersFor = Callable[[Recipe], SearchParameters]
 
-# By which recipe a tenant was scanned last, of the tenants asked since this was last full.
+# The recipe by which a tenant was scanned last, of the tenants searched since this was last full.
 _recipes: dict[str, Recipe] = {}
 REMEMBERED = 10_000
 
 
 @dataclass(frozen=True)
 class TenantState:
-    """What decides how a tenant is asked: its size, how its rows were indexed, whether the graph can be used."""
+    """What decides how a tenant is searched: its size, how its rows were indexed, whether the graph can be used."""
 
     chunk_count: int
     recipe: Recipe
     graph_is_valid: bool
 
 
-def best_candidates(send: Send, user_hash: str, ask: Ask) -> list[Any]:
+def best_candidates(send: Send, user_hash: str, parameters_for: ParametersFor) -> list[Any]:
     """The rows of the best candidates, best first, in the open door of their user; none where nothing is stored.
 
-    `ask` makes the question for rows that were indexed by a recipe. Most tenants are scanned exactly and by the same
-    recipe as the last time: so that scan travels along with the question for the tenant's state, and counts if the
-    state turns out to be what was expected.
+    `parameters_for` makes the search parameters for rows that were indexed by a recipe. Most tenants are scanned
+    exactly and by the same recipe as the last time: so that scan travels along with the statement that reads the
+    tenant's state, and counts if the state turns out to be what was expected.
     """
     rows: list[Any] = []
     for _ in range(2):  # once more when a reindex of this tenant commits in between
         expected = _recipes.get(user_hash)
-        asked = _ask_state(send, user_hash)
-        scan = None if expected is None else _scan_ahead(send, ask, expected)
-        state = _state(asked)
+        sent = _send_state(send, user_hash)
+        scan = None if expected is None else _scan_ahead(send, parameters_for, expected)
+        state = _state(sent)
         if state is None or not state.chunk_count:
             return []
         if scan is not None and state.recipe == expected and not has_outgrown(state.chunk_count):
             metrics.CANDIDATE_SEARCHES.labels("exact").inc()
             rows = scan.fetchall()
         else:
-            rows = candidate_rows(send, ask(state.recipe), state)
+            rows = candidate_rows(send, parameters_for(state.recipe), state)
             _remember(user_hash, state)
         if rows or state == tenant_state(send, user_hash):
             break
@@ -70,39 +70,39 @@ def best_candidates(send: Send, user_hash: str, ask: Ask) -> list[Any]:
 
 def tenant_state(send: Send, user_hash: str) -> TenantState | None:
     """The state of the open door's tenant; None for a user who has stored nothing."""
-    return _state(_ask_state(send, user_hash))
+    return _state(_send_state(send, user_hash))
 
 
-def candidate_rows(send: Send, question: Question, state: TenantState) -> list[Any]:
+def candidate_rows(send: Send, search: SearchParameters, state: TenantState) -> list[Any]:
     """The rows of the best candidates, best first, by the path of the tenant's size.
 
     A graph that is missing or being built, and a scope that the graph finds too little of, mean the exact path.
     """
     rows = None
     if has_outgrown(state.chunk_count) and _graph_is_there(state):
-        rows = graph_candidates(send, question, state.chunk_count)
+        rows = graph_candidates(send, search, state.chunk_count)
     metrics.CANDIDATE_SEARCHES.labels("exact" if rows is None else "graph").inc()
-    return _scan(send, question).fetchall() if rows is None else rows
+    return _scan(send, search).fetchall() if rows is None else rows
 
 
-def _ask_state(send: Send, user_hash: str) -> psycopg.Cursor[Any]:
+def _send_state(send: Send, user_hash: str) -> psycopg.Cursor[Any]:
     return send(STATE, [GRAPH_INDEX, user_hash])
 
 
-def _state(asked: psycopg.Cursor[Any]) -> TenantState | None:
-    row = asked.fetchone()
+def _state(sent: psycopg.Cursor[Any]) -> TenantState | None:
+    row = sent.fetchone()
     return row and TenantState(row[0], recorded(row[1]), row[2])
 
 
-def _scan(send: Send, question: Question) -> psycopg.Cursor[Any]:
-    statement = exact_scan(question)
+def _scan(send: Send, search: SearchParameters) -> psycopg.Cursor[Any]:
+    statement = exact_scan(search)
     with pinned(send, PINS, restore=outlives_the_door()):
         return send(*statement)
 
 
-def _scan_ahead(send: Send, ask: Ask, expected: Recipe) -> psycopg.Cursor[Any] | None:
+def _scan_ahead(send: Send, parameters_for: ParametersFor, expected: Recipe) -> psycopg.Cursor[Any] | None:
     try:
-        return _scan(send, ask(expected))
+        return _scan(send, parameters_for(expected))
     except InvalidFilter:  # by the expected recipe; the tenant may have been reindexed since, and the state will tell
         return None
 
