@@ -2,7 +2,7 @@
 
 What a page's fences mean:
     ```sh         commands
-    ```console    commands after `$ `, and what they print; where that has "CommandError" in it, the command must fail
+    ```console    commands after `$ `, and what they print; where that has an error in it, the command must fail
     anything else (text, ini, sql, yaml, …) is not for a shell
 Two comments, on the line before a fence or by themselves:
     <!-- not run: REASON -->      the next block is left out
@@ -71,7 +71,7 @@ def blocks(page: str) -> Iterator[Block]:
 def _session(text: str) -> Iterator[str]:
     """Every command of a console block, its output kept in `last`."""
     for command, output in re.findall(r"^\$ (.+)\n?((?:(?!\$ ).*\n?)*)", text, re.M):
-        yield f"{'! ' if 'CommandError' in output else ''}{command} > last 2>&1 || {{ cat last; false; }}"
+        yield f"{'! ' if 'Error: ' in output or 'error: ' in output else ''}{command} > last 2>&1 || {{ cat last; false; }}"
 
 
 @pytest.fixture(scope="module")
