@@ -71,7 +71,8 @@ def blocks(page: str) -> Iterator[Block]:
 def _session(text: str) -> Iterator[str]:
     """Every command of a console block, its output kept in `last`."""
     for command, output in re.findall(r"^\$ (.+)\n?((?:(?!\$ ).*\n?)*)", text, re.M):
-        yield f"{'! ' if 'Error: ' in output or 'error: ' in output else ''}{command} > last 2>&1 || {{ cat last; false; }}"
+        fails = "! " if re.search("[Ee]rror: ", output) else ""
+        yield f"{fails}{command} > last 2>&1 || {{ cat last; false; }}"
 
 
 @pytest.fixture(scope="module")
