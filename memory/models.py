@@ -79,6 +79,8 @@ class MemoryChunkQuerySet(TenantQuerySet["MemoryChunk"]):
         embed_missing(chunks)
         if chunks:
             with writing(self.db) as write:
+                for chunk in chunks:
+                    chunk.require_reachable(self.db)
                 write.give_places(chunks)
                 write.insert(chunks)
         for chunk in chunks:
@@ -91,7 +93,7 @@ class MemoryChunkQuerySet(TenantQuerySet["MemoryChunk"]):
         repeated = {name: value for name, value in values.items() if name in REPEATED}
         if not repeated:
             return super().update(**values)
-        with writing(self.db):
+        with writing(self.db, create=False):
             ids = list(self.order_by().values_list("id", flat=True))
             changed = super().update(**values)
             MemoryVector.objects.filter(id__in=ids).update(**repeated)
@@ -101,7 +103,7 @@ class MemoryChunkQuerySet(TenantQuerySet["MemoryChunk"]):
 
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete chunks with all that they are found by."""
-        with writing(self.db) as write:
+        with writing(self.db, create=False) as write:
             deleted, by_model = super().delete()
             write.count(-by_model.get(MemoryChunk._meta.label, 0))
         return deleted, by_model
@@ -157,11 +159,11 @@ class MemoryChunk(TenantModel):
 
     def save(self, *args: Any, using: str | None = None, **kwargs: Any) -> None:
         """Save, and keep the index in step. Raises InvalidDocument naming the field, EmbeddingModelUnavailable."""
-        self._require_reachable(using)
+        self.require_reachable(using)
         self.prepare()
         embed_missing([self])
         with writing(using or self._state.db) as write:
-            is_new = self._state.adding and not type(self).objects.filter(id=self._id()).exists()
+            is_new = not type(self).objects.filter(id=self._id()).exists()
             if is_new:
                 write.give_places([self])
             super().save(*args, using=using, **kwargs)
@@ -171,8 +173,8 @@ class MemoryChunk(TenantModel):
 
     def delete(self, using: Any = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
         """Delete the chunk with all that it is found by."""
-        self._require_reachable(using)
-        with writing(using or self._state.db) as write:
+        self.require_reachable(using)
+        with writing(using or self._state.db, create=False) as write:
             deleted, by_model = super().delete(using=using, keep_parents=keep_parents)
             write.count(-by_model.get(self._meta.label, 0))
         return deleted, by_model
@@ -189,7 +191,7 @@ class MemoryChunk(TenantModel):
             return
         for field in sealed_fields(type(self)):
             field.pre_save(self, self._state.adding)
-        if not self.__dict__["meta_cipher"]:
+        if not self.meta_cipher:
             self.metadata = {}
         refuse_invalid_chunk(PlainChunk(self.doc_id, self.source, 0, self.text or "", self.metadata))
 

@@ -14,6 +14,7 @@ from uuid import UUID
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
 
+from memory import metrics
 from memory.exceptions import TenantNotBound
 from memory.index import rows
 from memory.index.embedding import embed_passages
@@ -47,7 +48,7 @@ class Writing:
 
     cursor: psycopg.Cursor[Any]
     user_hash: UserHash
-    tenant: TenantRow
+    tenant: TenantRow | None
 
     def give_places(self, chunks: Sequence[Any]) -> None:
         """Give chunks without a `chunk_index` the next ones of their documents, and every new one its id and times."""
@@ -69,7 +70,7 @@ class Writing:
 
     def rows_of(self, chunks: Sequence[Any]) -> Iterator[ChunkRow]:
         """Chunks as rows of both tables, searchable by the tenant's own index settings."""
-        recipe = recorded(self.tenant.recipe)
+        recipe = recorded(self.tenant.recipe if self.tenant else "")
         originals = as_embeddings([chunk.embedding for chunk in chunks], ["embedding"] * len(chunks))
         turned = searchable(originals, self.user_hash, recipe)
         for chunk, vector in zip(chunks, turned, strict=True):
@@ -95,13 +96,15 @@ class Writing:
         """Move the count on the tenant's row; a large tenant's new rows go on into the graph and the postings."""
         if change:
             self.cursor.execute(*tenant_row.count(self.user_hash, change))
-        if change > 0 and has_outgrown(self.tenant.chunk_count):
+        if change > 0:
+            metrics.CHUNKS_INDEXED.inc(change)
+        if change > 0 and self.tenant and has_outgrown(self.tenant.chunk_count):
             move_tail(self.cursor, self.user_hash, MOVES_PER_ROW * change + MOVES_PER_WRITE)
 
 
 @contextmanager
-def writing(using: str | None = None) -> Iterator[Writing]:
-    """Enter the open door once more, or the bound user's, and lock the tenant, which is made at the first write.
+def writing(using: str | None = None, *, create: bool = True) -> Iterator[Writing]:
+    """Enter the open door once more, or the bound user's, and lock the tenant; `create`: make it at its first write.
 
     Raises OutsideTenantTransaction or TenantNotBound where nobody's rows can be written.
     """
@@ -111,7 +114,7 @@ def writing(using: str | None = None) -> Iterator[Writing]:
     entered = tenant_transaction_by_hash(door.user_hash, using=using) if door else tenant_transaction(using=using)
     with entered as user_hash, binary_cursor(using) as cursor:
         tenant = tenant_row.lock(cursor, user_hash)
-        if tenant is None:
+        if tenant is None and create:
             if user_id is None:
                 raise TenantNotBound(TenantNotBound.__doc__)
             tenant = tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())

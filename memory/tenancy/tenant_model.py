@@ -28,11 +28,11 @@ class TenantModel(models.Model):
         super().save(*args, update_fields=self._with_siblings(update_fields), **kwargs)
 
     def save_base(self, *args: Any, **kwargs: Any) -> None:
-        self._require_reachable(kwargs.get("using"))
+        self.require_reachable(kwargs.get("using"))
         super().save_base(*args, **kwargs)
 
     def delete(self, using: Any = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
-        self._require_reachable(using)
+        self.require_reachable(using)
         return super().delete(using=using, keep_parents=keep_parents)
 
     def _with_siblings(self, update_fields: Iterable[str] | None) -> Iterable[str] | None:
@@ -41,6 +41,7 @@ class TenantModel(models.Model):
             return update_fields
         return named | sealed | {"enc_key_id"}
 
-    def _require_reachable(self, using: str | None) -> None:
+    def require_reachable(self, using: str | None) -> None:
+        """Raise SecondTenant unless the row belongs to the user whose rows can be reached now."""
         if self.user_hash not in reachable_hashes(using or self._state.db or "default"):
             raise SecondTenant("The row belongs to another user than the open tenant_transaction() or the bound one.")

@@ -1,12 +1,13 @@
 """A saved chunk is a found chunk: what the ORM writes is searched, counted and taken away like what the API writes."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 from django.db import NotSupportedError, transaction
 
-from memory.exceptions import InvalidDocument, NotSealed, OutsideTenantTransaction
+from memory.exceptions import InvalidDocument, NotSealed, OutsideTenantTransaction, SecondTenant
 from memory.index import saved_chunks
 from memory.index.labels import labels
 from memory.index.recipe import configured
@@ -14,7 +15,9 @@ from memory.models import MemoryChunk, MemoryTerm, MemoryVector, Tenant
 from memory.rls import bind_tenant, tenant_transaction
 from memory.rotation.integrity import inspect_all
 from memory.search.retrieval import query_memories
+from memory.security import hmac_user
 from tests.factories import ALICE, BOB, recall, remember, texts, vector, vector_of
+from tests.memory.waiting import in_thread
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -214,8 +217,29 @@ class TestChanging:
                 MemoryChunk.objects.update_or_create(doc_id="doc", chunk_index=0, defaults={"text": text})
         assert texts(recall(ALICE, "Gemini flew")) == ["Gemini flew"] and counts() == (1, 1, 1)
 
+    def test_bulk_update(self) -> None:
+        chunks = [save("one"), save("two")]
+        with tenant_transaction(ALICE):
+            for number, chunk in enumerate(chunks):
+                chunk.source = f"source {number}"
+            MemoryChunk.objects.bulk_update(chunks, ["source"])
+            assert sorted(MemoryVector.objects.values_list("source", flat=True)) == ["source 0", "source 1"]
+
 
 class TestDeleting:
+    def test_nothing_deleted_makes_no_tenant(self) -> None:
+        with tenant_transaction(ALICE):
+            assert MemoryChunk.objects.filter(doc_id="doc").delete()[0] == 0
+            assert MemoryChunk.objects.update(source="notes") == 0
+            assert Tenant.objects.count() == 0
+
+    def test_a_deleted_instance_that_is_saved_again_is_counted_again(self) -> None:
+        chunk = save()
+        with tenant_transaction(ALICE):
+            MemoryChunk.objects.all().delete()
+            chunk.save()
+        assert texts(recall(ALICE, "Apollo landed")) == ["Apollo landed"] and counts() == (1, 1, 1)
+
     def test_an_instance(self) -> None:
         chunk, _ = save(), save("stays")
         with tenant_transaction(ALICE):
@@ -234,6 +258,20 @@ class TestDeleting:
             chunk.delete()
             raise RuntimeError("power cut")
         assert counts() == (1, 1, 1)
+
+
+def test_another_users_chunk_is_refused() -> None:
+    """Its seals are bound to the other user: stored here, they would never open."""
+    with tenant_transaction(ALICE), pytest.raises(SecondTenant):
+        MemoryChunk.objects.bulk_create([MemoryChunk(user_hash=hmac_user(BOB), doc_id="doc", text="text")])
+    assert counts() == (0, 0, 0)
+
+
+def test_chunks_that_are_saved_at_once_take_places_of_their_own() -> None:
+    with ThreadPoolExecutor() as threads:
+        jobs = [threads.submit(in_thread, save, text=f"text {number}") for number in range(6)]
+    assert sorted(job.result().chunk_index for job in jobs) == [0, 1, 2, 3, 4, 5]
+    assert counts() == (6, 6, 6)
 
 
 def test_what_is_not_sealed_is_refused() -> None:
