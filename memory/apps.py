@@ -10,16 +10,18 @@ class MemoryConfig(AppConfig):
 
     def ready(self) -> None:
         from keys import movers
+        from memory import checks
         from memory.access.bound_statements import wrap_statements
-        from memory.checks import check_limits, check_middleware, check_rates, check_tenant_models
         from memory.index.stale_settings import check_stale_indexes
         from memory.rotation.encryption_key import EncryptionKeyMover
         from memory.rotation.hmac_key import HMACKeyMover
 
         movers.register(EncryptionKeyMover(), HMACKeyMover())
-        register(check_tenant_models, Tags.models)
-        register(check_limits)
+        register(checks.check_tenant_models, Tags.models)
+        register(checks.check_limits)
+        register(checks.check_ranges)
+        register(checks.check_language)
         register(check_stale_indexes, Tags.database)
-        register(check_rates)
-        register(check_middleware, Tags.security)
+        register(checks.check_rates)
+        register(checks.check_middleware, Tags.security)
         connection_created.connect(wrap_statements)

@@ -1,15 +1,18 @@
 """System checks of the memory: what can be seen to be wrong without asking the database."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import Stemmer
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
+from stop_words import AVAILABLE_LANGUAGES
 
-from memory.api.throttling import parse_rate
+from memory.access.rates import parse_rate
+from memory.access.tokens import MAX_DAYS
 from memory.search.search_parameters import Weights
 from memory.tenancy.managers import TenantManager
 from memory.tenancy.tenant_model import TenantModel
@@ -21,6 +24,26 @@ E_CHUNK_TOKENS = "memory.E005"
 E_MIDDLEWARE = "memory.E006"
 E_RATE = "memory.E011"
 E_WEIGHTS = "memory.E012"
+E_RANGE = "memory.E013"
+E_LANGUAGE = "memory.E014"
+
+RATES = ("INDEX", "QUERY", "OTHER", "TOKEN", "FAILED_AUTH")
+MOST_BYTES = 2**30  # what Postgres takes in one field
+RANGES = {
+    "MEMORY_TOKEN_DAYS": (0, MAX_DAYS),
+    "MEMORY_MAX_BODY_BYTES": (1_024, MOST_BYTES),
+    "MEMORY_MAX_TEXT_BYTES": (1, MOST_BYTES // 2),
+    "MEMORY_MAX_QUERY_BYTES": (1, MOST_BYTES),
+    "MEMORY_MAX_METADATA_BYTES": (2, MOST_BYTES // 2),
+    "MEMORY_MAX_ANSWER_BYTES": (1, MOST_BYTES),
+    "MEMORY_MAX_BATCH": (1, 100_000),
+    "MEMORY_MAX_CHUNKS": (1, 1_000_000),
+    "MEMORY_SPLIT_SECONDS": (0.01, 3_600),
+    "MEMORY_EMBEDDING_BATCH": (1, 10_000),
+    "MEMORY_EMBEDDING_THREADS": (0, 1_024),
+    "MEMORY_EXACT_SCAN_MAX": (0, 10_000_000),
+}
+NO_LANGUAGE = "none"
 
 MIDDLEWARE = "memory.access.middleware.TenantMiddleware"
 AFTER = "django.contrib.auth.middleware.AuthenticationMiddleware"
@@ -68,6 +91,33 @@ def check_limits(
     return errors
 
 
+def check_ranges(
+    app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Numbers with which nothing could be stored, asked or answered."""
+    return [
+        Error(f"{name} must lie between {low} and {high}.", hint="docs/reference.md says what it is.", id=E_RANGE)
+        for name, (low, high) in RANGES.items()
+        if not low <= getattr(settings, name) <= high
+    ]
+
+
+def check_language(
+    app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """A language that is misspelt would be indexed without stems and stop words, and nobody told."""
+    known = {*Stemmer.algorithms(), *AVAILABLE_LANGUAGES, NO_LANGUAGE}
+    if settings.MEMORY_LEXICAL_LANGUAGE in known:
+        return []
+    return [
+        Error(
+            "MEMORY_LEXICAL_LANGUAGE is no language that the keyword index knows.",
+            hint=f"One of {', '.join(sorted(known))}; {NO_LANGUAGE!r} for neither stems nor stop words.",
+            id=E_LANGUAGE,
+        )
+    ]
+
+
 def check_middleware(
     app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
@@ -88,10 +138,10 @@ def check_rates(
     app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Every throttle's rate can be read, so that no request finds out."""
-    return list(_rate_errors(("MEMORY_THROTTLE_INDEX", "MEMORY_THROTTLE_QUERY", "MEMORY_THROTTLE_OTHER")))
+    return list(_rate_errors(f"MEMORY_THROTTLE_{name}" for name in RATES))
 
 
-def _rate_errors(names: Sequence[str]) -> Iterator[CheckMessage]:
+def _rate_errors(names: Iterable[str]) -> Iterator[CheckMessage]:
     for name in names:
         try:
             parse_rate(getattr(settings, name) or "1/s")

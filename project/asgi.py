@@ -1,5 +1,5 @@
-"""The ASGI entry point. Refuses to serve from a database that does not protect tenants, or without a key
-that rows need."""
+"""The ASGI entry point. Refuses to serve with settings that `manage.py check` refuses, from a database that does not
+protect tenants, or without a key that rows need."""
 
 import asyncio
 import os
@@ -12,16 +12,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 _django = get_asgi_application()
 
 from keys import heartbeat  # noqa: E402  (needs the apps that the line above loads)
-from keys.live_keys import assert_live_keys  # noqa: E402
-from memory.index.stale_settings import warn_of_stale_indexes  # noqa: E402
-from memory.tenancy.live_database import assert_live_database  # noqa: E402
-from rerank.startup import begin_serving  # noqa: E402
+from project.startup import begin_serving  # noqa: E402
 
-assert_live_database()
-assert_live_keys()
-warn_of_stale_indexes()
-heartbeat.start("asgi")
-begin_serving()
+begin_serving("asgi")
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:

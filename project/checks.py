@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from ipaddress import ip_network
 from typing import Any
 
@@ -15,6 +16,19 @@ from database.embedded_postgres import binaries
 # The owner's and the backup's connections are for a migration's and a backup's environment; a web process that has
 # neither is the safer one. Their commands name the variable when it is missing.
 NEEDED_TO_SERVE = ("app", "census")
+RANGES = {
+    "WEB_CONCURRENCY": (1, 1_000),
+    "WEB_THREADS": (1, 1_000),
+    "REQUEST_HEAD_SECONDS": (1, 3_600),
+    "REQUEST_BODY_SECONDS": (1, 3_600),
+    "DRAIN_SECONDS": (0, 600),
+    "DATABASE_POOL_MIN_SIZE": (0, 1_000),
+    "DATABASE_POOL_MAX_SIZE": (1, 1_000),
+    "DATABASE_POOL_TIMEOUT": (0.01, 600),
+    "TRUSTED_PROXY_COUNT": (0, 100),
+    "ADMIN_LOGIN_FAILURES": (1, 1_000),
+    "ADMIN_LOCKOUT_MINUTES": (1, 525_600),
+}
 
 
 @checks.register("project")
@@ -99,6 +113,42 @@ def check_metrics_networks(app_configs: Sequence[AppConfig] | None = None, **kwa
         for network in settings.METRICS_ALLOWED_NETWORKS
         if not _is_network(network)
     ]
+
+
+@checks.register("project")
+def check_cache(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """E012: a Redis that no package speaks to."""
+    if not settings.CACHE_URL or find_spec("redis"):
+        return []
+    return [
+        checks.Error(
+            "CACHE_URL is set, but the package redis is not installed: throttles would count nothing.",
+            hint="Install redis (and pin it), or leave CACHE_URL empty: counters are then a table in Postgres.",
+            id="project.E012",
+        )
+    ]
+
+
+@checks.register("project")
+def check_ranges(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """E013: numbers that cannot serve, and a pool with fewer connections than threads that want one."""
+    found: list[checks.CheckMessage] = [
+        checks.Error(
+            f"{name} must lie between {low} and {high}.", hint="docs/reference.md says why.", id="project.E013"
+        )
+        for name, (low, high) in RANGES.items()
+        if not low <= getattr(settings, name) <= high
+    ]
+    if settings.DATABASE_POOL_MAX_SIZE <= settings.WEB_THREADS:
+        found.append(
+            checks.Error(
+                f"DATABASE_POOL_MAX_SIZE ({settings.DATABASE_POOL_MAX_SIZE}) is too small for WEB_THREADS"
+                f" ({settings.WEB_THREADS}).",
+                hint="Each thread may hold a connection and the process needs one besides: WEB_THREADS + 1 or more.",
+                id="project.E013",
+            )
+        )
+    return found
 
 
 def _is_network(text: str) -> bool:

@@ -140,7 +140,7 @@ AXES_COOLOFF_TIME = timedelta(minutes=ADMIN_LOCKOUT_MINUTES)
 AXES_LOCKOUT_PARAMETERS = ["username", "ip_address"]
 AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
-AXES_CLIENT_IP_CALLABLE = "project.client_address.client_address"
+AXES_CLIENT_IP_CALLABLE = "memory.access.client_address.client_address"
 AXES_LOCKOUT_CALLABLE = "project.errors.locked_out"
 AXES_VERBOSE = False
 
@@ -168,6 +168,9 @@ MEMORY_SPLIT_SECONDS = env.float("MEMORY_SPLIT_SECONDS", default=5.0)
 MEMORY_THROTTLE_INDEX = env.str("MEMORY_THROTTLE_INDEX", default="600/min")
 MEMORY_THROTTLE_QUERY = env.str("MEMORY_THROTTLE_QUERY", default="1200/min")
 MEMORY_THROTTLE_OTHER = env.str("MEMORY_THROTTLE_OTHER", default="1200/min")
+# Calls of one token, for all users that it names together; and calls of one address with a wrong credential.
+MEMORY_THROTTLE_TOKEN = env.str("MEMORY_THROTTLE_TOKEN", default="6000/min")
+MEMORY_THROTTLE_FAILED_AUTH = env.str("MEMORY_THROTTLE_FAILED_AUTH", default="60/min")
 
 SPECTACULAR_SETTINGS: dict[str, Any] = {
     "TITLE": "Sealed Memory",
@@ -189,7 +192,7 @@ CACHE_URL = env.str("CACHE_URL", default="")
 CACHES: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": CACHE_URL}
     if CACHE_URL
-    else {"BACKEND": "project.cache.PostgresCache", "LOCATION": "project_cache"}
+    else {"BACKEND": "project.cache.CounterCache", "LOCATION": "project_cache"}
 }
 
 # --- Serving --------------------------------------------------------------------------------------------------------
@@ -266,11 +269,11 @@ MEMORY_CHUNK_TOKENS = env.int("MEMORY_CHUNK_TOKENS", default=254)  # what the bu
 MODELS_MAY_DOWNLOAD = env.bool("MODELS_MAY_DOWNLOAD", default=False)
 
 # --- Lexical index --------------------------------------------------------------------------------------------------
-# Language of stemming and stop words, by its Snowball name; an unknown one gets neither. A change needs a reindex.
+# Language of stemming and stop words, by its Snowball name, or `none`. A change needs a reindex.
 MEMORY_LEXICAL_LANGUAGE = env.str("MEMORY_LEXICAL_LANGUAGE", default="english")
 
 # --- Retrieval ------------------------------------------------------------------------------------------------------
-# Both change what is stored: turning one needs `manage.py reindex`, and is refused at start-up until it has run.
+# Both change what is stored: turning one needs `manage.py reindex`, and start-up warns until it has run.
 MEMORY_VECTOR_ROTATION = env.bool("MEMORY_VECTOR_ROTATION", default=True)
 MEMORY_LEXICAL_INDEX = env.bool("MEMORY_LEXICAL_INDEX", default=True)
 # score = cosine + lexical weight * BM25 / best BM25; then lifted towards the mean of the chunks before and after.

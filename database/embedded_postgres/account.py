@@ -5,7 +5,6 @@ Postgres refuses to run as root. A plain user runs it as itself; root runs it as
 
 import os
 import pwd
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any
 
 from .exceptions import EmbeddedPostgresError
 
-# In order: what a packaged Postgres made, then our own. `nobody` only where no account can be made.
-CANDIDATES = ("postgres", "sealed-memory")
+# In order: what a packaged Postgres made; one that an operator added for this service; what every system has. None is
+# ever added from here: accounts are the operator's.
+CANDIDATES = ("postgres", "sealed-memory", "nobody")
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,10 @@ def _unprivileged() -> Account:
     for name in CANDIDATES:
         if account := _lookup(name):
             return account
-    if useradd := shutil.which("useradd"):
-        command = [useradd, "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin"]
-        subprocess.run([*command, CANDIDATES[-1]], check=False, capture_output=True)  # noqa: S603
-    if account := _lookup(CANDIDATES[-1]) or _lookup("nobody"):
-        return account
-    raise EmbeddedPostgresError("Postgres does not run as root and no other account exists: add one named postgres.")
+    raise EmbeddedPostgresError(
+        f"Postgres does not run as root, and there is no account named {' or '.join(CANDIDATES)}: "
+        "add one (`useradd --system postgres`), run as a plain user, or set DATABASE_URL."
+    )
 
 
 def _lookup(account: str | int) -> Account | None:

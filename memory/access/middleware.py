@@ -12,11 +12,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
 from typing import Any
 
+from django.conf import settings
 from django.db import Error as DatabaseError
 from django.http import FileResponse, HttpRequest, HttpResponseBase
+from rest_framework.exceptions import Throttled
 
+from memory import metrics
+from memory.access import rates
 from memory.access.authentication import identify
-from memory.access.identity import Identity, IdentityError
+from memory.access.client_address import client_address
+from memory.access.identity import Identity, IdentityError, InvalidCredential
 from memory.security import hmac_user
 from memory.tenancy.open_doors import FindUser, bind_tenant_found_by
 
@@ -39,12 +44,25 @@ class TenantMiddleware:
 def _identify(request: HttpRequest) -> Identity | Exception | None:
     try:
         found: Identity | Exception | None = identify(request)
+    except InvalidCredential as failure:
+        found = _counted(request, failure)
     except (IdentityError, DatabaseError) as failure:
         found = failure
     request.memory_identity = found  # type: ignore[attr-defined]
     if isinstance(found, Identity):
         request.tenant_label = hmac_user(found.user_id)[:8]  # type: ignore[attr-defined]
     return found
+
+
+def _counted(request: HttpRequest, failure: InvalidCredential) -> Exception:
+    """The failure; too many of them from one address are throttled, and say so. A valid credential is not."""
+    metrics.AUTHENTICATION_FAILURES.inc()
+    try:
+        address = hmac_user(f"address:{client_address(request)}")
+        wait = rates.seconds_to_wait(settings.MEMORY_THROTTLE_FAILED_AUTH, f"failed:{address}")
+    except DatabaseError as away:
+        return away
+    return Throttled(wait) if wait else failure
 
 
 def _find_user(request: HttpRequest) -> str | None:

@@ -240,10 +240,19 @@ def test_without_the_wheel_the_error_says_what_to_do(
         embedded_postgres.ensure_running(make_folder("data"))
 
 
-def test_root_without_an_account_for_it_takes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(account, "CANDIDATES", ("no-such-account",))
-    monkeypatch.setattr(account.shutil, "which", lambda program: None)
+def test_root_takes_an_account_that_is_there_and_adds_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*command: Any, **options: Any) -> None:
+        raise AssertionError(command)
+
+    there = ["nobody"]
+    monkeypatch.setattr(account, "_lookup", lambda name: account.Account(9, 9, name) if name in there else None)
+    monkeypatch.setattr(account.subprocess, "run", fail)
     assert account._unprivileged().name == "nobody"
+    there.append("postgres")
+    assert account._unprivileged().name == "postgres"
+    there.clear()
+    with pytest.raises(embedded_postgres.EmbeddedPostgresError, match="useradd --system postgres.*DATABASE_URL"):
+        account._unprivileged()
 
 
 def test_an_account_without_a_name_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,20 @@ def test_a_dimension_that_does_not_fit_a_page(settings: Any, dimension: int) -> 
     assert ids(checks.check_limits()) == [checks.E_DIMENSION]
 
 
+@pytest.mark.parametrize("name", checks.RANGES)
+def test_numbers_out_of_range(settings: Any, name: str) -> None:
+    assert ids(checks.check_ranges()) == []
+    for wrong in (checks.RANGES[name][0] - 1, checks.RANGES[name][1] + 1):
+        setattr(settings, name, wrong)
+        assert ids(checks.check_ranges()) == [checks.E_RANGE]
+
+
+@pytest.mark.parametrize(("language", "found"), [("none", []), ("polish", []), ("englisch", [checks.E_LANGUAGE])])
+def test_a_language_nobody_knows(settings: Any, language: str, found: list[str]) -> None:
+    settings.MEMORY_LEXICAL_LANGUAGE = language
+    assert ids(checks.check_language()) == found
+
+
 def test_chunks_too_short_to_mean_anything(settings: Any) -> None:
     settings.MEMORY_CHUNK_TOKENS = 8
     assert ids(checks.check_limits()) == [checks.E_CHUNK_TOKENS]

@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
 from database.embedded_postgres import binaries
 from project import checks
+from project.startup import refuse_failed_checks
 
 
 def ids(messages: list[Any]) -> list[str]:
@@ -49,3 +51,36 @@ def test_no_database_at_all_is_refused(settings: Settings, monkeypatch: pytest.M
     settings.DATABASE_EMBEDDED = True
     monkeypatch.setattr(binaries, "installed", lambda: None)
     assert ids(checks.check_embedded_postgres()) == ["project.E006"]
+
+
+def test_redis_without_its_package_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ids(checks.check_cache()) == []
+    settings.CACHE_URL = "redis://cache.internal/0"
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    assert ids(checks.check_cache()) == ["project.E012"]
+    monkeypatch.setattr(checks, "find_spec", lambda name: object())
+    assert ids(checks.check_cache()) == []
+
+
+@pytest.mark.parametrize("name", checks.RANGES)
+def test_numbers_out_of_range(settings: Settings, name: str) -> None:
+    assert ids(checks.check_ranges()) == []
+    for wrong in (checks.RANGES[name][0] - 1, checks.RANGES[name][1] + 1):
+        setattr(settings, name, wrong)
+        assert "project.E013" in ids(checks.check_ranges())
+
+
+def test_a_pool_is_larger_than_the_threads_that_use_it(settings: Settings) -> None:
+    settings.WEB_THREADS, settings.DATABASE_POOL_MAX_SIZE = 9, 10
+    assert ids(checks.check_ranges()) == []
+    settings.WEB_THREADS = 10
+    assert ids(checks.check_ranges()) == ["project.E013"]
+
+
+def test_serving_refuses_what_check_refuses(settings: Settings) -> None:
+    refuse_failed_checks()
+    settings.WEB_THREADS = 0
+    settings.MEMORY_MAX_BATCH = 0
+    with pytest.raises(ImproperlyConfigured, match="memory.E013: MEMORY_MAX_BATCH") as refused:
+        refuse_failed_checks()
+    assert "project.E013: WEB_THREADS" in str(refused.value)

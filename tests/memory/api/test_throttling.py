@@ -4,8 +4,9 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connection
 
-from memory.api import throttling
-from memory.api.throttling import IdentityThrottle, parse_rate
+from memory import metrics
+from memory.access import rates
+from memory.access.rates import parse_rate
 from tests.factories import API, api_client, make_service, make_token, make_user, person_client, vector
 
 pytestmark = pytest.mark.django_db
@@ -16,7 +17,7 @@ MEMORIES, QUERY = f"{API}/memories", f"{API}/memories/query"
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The throttle's clock, 15 seconds into a minute."""
     now = [60.0 * 1000 + 15]
-    monkeypatch.setattr(IdentityThrottle, "timer", staticmethod(lambda: now[0]))
+    monkeypatch.setattr(rates, "timer", lambda: now[0])
     return now
 
 
@@ -36,6 +37,27 @@ def test_each_identity_has_its_own_count(settings: Any) -> None:
     secret = make_service()
     for client in (person_client("alice"), person_client("bob"), *(api_client(secret, user=u) for u in "ab")):
         assert [client.get(MEMORIES).status_code for _ in range(2)] == [200, 429]
+
+
+def test_a_service_does_not_go_round_its_tokens_limit_by_naming_users(settings: Any) -> None:
+    settings.MEMORY_THROTTLE_TOKEN = "3/min"
+    secret, other = make_service("first"), make_service("second")
+    statuses = [api_client(secret, user=f"user-{number}").get(MEMORIES).status_code for number in range(5)]
+    assert statuses == [200, 200, 200, 429, 429]
+    assert api_client(other, user="user-1").get(MEMORIES).status_code == 200
+
+
+def test_wrong_credentials_are_counted_by_address_and_valid_ones_pass(settings: Any) -> None:
+    settings.MEMORY_THROTTLE_FAILED_AUTH = "2/min"
+    failures = metrics.AUTHENTICATION_FAILURES._value.get()
+    valid = make_token(make_user())
+    statuses = [api_client(f"smem_{number}").get(MEMORIES).status_code for number in range(3)]
+    assert statuses == [401, 401, 429]
+    assert metrics.AUTHENTICATION_FAILURES._value.get() == failures + 3
+    assert api_client("smem_wrong").get(MEMORIES)["Retry-After"] == "45"
+    assert api_client(valid).get(MEMORIES).status_code == 200
+    elsewhere = api_client("smem_wrong").get(MEMORIES, REMOTE_ADDR="192.0.2.7")
+    assert elsewhere.status_code == 401
 
 
 def test_tokens_of_one_person_share_a_count(settings: Any) -> None:
@@ -82,9 +104,9 @@ def test_cache_that_is_away_lets_calls_pass_but_a_database_that_is_away_does_not
 
         return count
 
-    monkeypatch.setattr(throttling, "_raise", fail(ConnectionError()))
+    monkeypatch.setattr(rates, "_raise", fail(ConnectionError()))
     assert client.get(MEMORIES).status_code == 200
-    monkeypatch.setattr(throttling, "_raise", fail(OperationalError()))
+    monkeypatch.setattr(rates, "_raise", fail(OperationalError()))
     assert client.get(MEMORIES).status_code == 503
 
 

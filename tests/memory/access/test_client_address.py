@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from django.test import RequestFactory
 
-from project.client_address import client_address
+from memory.access.client_address import client_address
 
 
 def address(**meta: str) -> str | None:

@@ -1,0 +1,30 @@
+"""What happens before the first request is served: refusals first, then what runs in the background.
+
+A server runs no system checks by itself, so what `manage.py check` refuses is refused here as well.
+"""
+
+from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
+
+from keys import heartbeat
+from keys.live_keys import assert_live_keys
+from memory.index.stale_settings import warn_of_stale_indexes
+from memory.tenancy.live_database import assert_live_database
+from rerank.startup import begin_serving as begin_reranking
+
+
+def begin_serving(role: str) -> None:
+    """Called by wsgi and asgi. Raises an error that says what to mend."""
+    refuse_failed_checks()
+    assert_live_database()
+    assert_live_keys()
+    warn_of_stale_indexes()
+    heartbeat.start(role)
+    begin_reranking()
+
+
+def refuse_failed_checks() -> None:
+    """Raise ImproperlyConfigured with every error of the system checks that ask no database."""
+    errors = [message for message in run_checks() if message.is_serious() and not message.is_silenced()]
+    if errors:
+        raise ImproperlyConfigured(" ".join(f"{error.id}: {error.msg} {error.hint or ''}" for error in errors))
