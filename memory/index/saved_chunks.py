@@ -23,7 +23,7 @@ from memory.index.labels import labels
 from memory.index.recipe import configured, recorded
 from memory.index.rows import CHUNKS, VECTORS, ChunkRow, array_text
 from memory.index.tables import insert
-from memory.index.tail import MOVES_PER_ROW, MOVES_PER_WRITE, has_outgrown, move_tail
+from memory.index.tail import INDEXED_PER_ROW, INDEXED_PER_WRITE, has_outgrown, index_rows_of_tail
 from memory.index.uuid7 import uuid7
 from memory.index.vectors import as_embeddings, searchable
 from memory.rls import tenant_transaction, tenant_transaction_by_hash
@@ -99,7 +99,7 @@ class Writing:
         if change > 0:
             metrics.CHUNKS_INDEXED.inc(change)
         if change > 0 and self.tenant and has_outgrown(self.tenant.chunk_count):
-            move_tail(self.cursor, self.user_hash, MOVES_PER_ROW * change + MOVES_PER_WRITE)
+            index_rows_of_tail(self.cursor, self.user_hash, INDEXED_PER_ROW * change + INDEXED_PER_WRITE)
 
 
 @contextmanager
