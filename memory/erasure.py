@@ -43,7 +43,7 @@ def erase_user(*, user_id: str) -> ErasureReceipt:
     # Vectors before chunks, or the cascade would delete them uncounted; the tenant's own row goes last.
     tables = sorted(tenant_tables(), key=lambda table: (table == "tenants", table == "memory_chunks"))
     deleted, remaining = Counter[str](), Counter[str]()
-    with across_user_hashes(user_id, alone=True) as user, binary_cursor() as cursor:
+    with across_user_hashes(user_id, exclusive=True) as user, binary_cursor() as cursor:
         for user_hash in map(user.enter, user.hashes):
             tenant_row.lock(cursor, user_hash)
             deleted.update({table: _delete_all(cursor, table, user_hash) for table in tables})

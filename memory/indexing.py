@@ -24,7 +24,7 @@ from memory.index.tail import has_outgrown, keep_up
 from memory.index.vectors import as_embedding, as_embeddings
 from memory.rls import set_rls_context, tenant_transaction
 from memory.tenancy import tenant_row
-from memory.tenancy.cursors import binary_cursor, prepare_async
+from memory.tenancy.cursors import binary_cursor, register_vectors_async
 
 # Chunks that a document had, by doc_id: how many, and since when.
 Replaced = dict[str, tuple[int, datetime]]
@@ -97,7 +97,7 @@ async def index_memory_chunk(
     await nonce_budget.open_account_async(conn)
     original = as_embedding(embedding)
     async with set_rls_context(conn, user_id) as user_hash:
-        await prepare_async(conn)
+        await register_vectors_async(conn)
         async with psycopg.AsyncCursor(conn) as cursor:
             cursor.format = psycopg.pq.Format.BINARY
             tenant = await tenant_row.lock_or_create_async(cursor, user_id, user_hash, configured().as_text())

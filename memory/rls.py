@@ -21,6 +21,7 @@ committed there any more, and it and those inside it raise DoorOutOfOrder.
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -42,6 +43,7 @@ from memory.tenancy.open_doors import (
     open_door,
     open_user_hash,
 )
+from memory.tenancy.steps import run_steps, run_steps_async
 
 __all__ = [
     "UserHashes",
@@ -59,21 +61,23 @@ __all__ = [
 
 @contextmanager
 def tenant_transaction(
-    user_id: str | None = None, *, using: str = DEFAULT_DB_ALIAS, alone: bool = False, pipelined: bool = False
+    user_id: str | None = None, *, using: str = DEFAULT_DB_ALIAS, exclusive: bool = False, pipelined: bool = False
 ) -> Iterator[UserHash]:
     """Open a transaction in which exactly one user's rows exist; yields the user hash.
 
     Without `user_id` it is the bound user's. Inside an open door of the same user it is a savepoint. Inside somebody
     else's atomic block it joins that transaction, and takes the setting back before it leaves, because a released
-    savepoint would keep it. While several HMAC keys are accepted, it finds out which hash the user has now, and that
-    hash stays the user's until the transaction ends; `alone` waits until no other door of the user is open, which is
-    for whoever takes the user's `tenants` row away. `pipelined`: statements travel together with the one that names the
-    user, and only a fetch and the end wait for the server, where an error shows at the latest; not while several HMAC
-    keys are accepted. Raises TenantNotBound, InvalidUserId, SecondTenant when another user's door is open, or
-    DoorOutOfOrder.
+    savepoint would keep it. While several HMAC keys are accepted, it finds out which hash the user has now; that hash
+    stays the user's until the transaction ends.
+
+    `exclusive`: wait until no other door of the user is open, as whoever takes the user's `tenants` row away must.
+    `pipelined`: statements travel together with the one that names the user; only a fetch and the end wait for the
+    server, where an error shows at the latest. Not while several HMAC keys are accepted.
+
+    Raises TenantNotBound, InvalidUserId, SecondTenant when another user's door is open, or DoorOutOfOrder.
     """
     user_id = current_user_id() if user_id is None else user_id
-    with _door(connections[using], user_hashes(user_id), alone=alone, pipelined=pipelined) as door:
+    with _door(connections[using], user_hashes(user_id), exclusive=exclusive, pipelined=pipelined) as door:
         door.user_id = user_id
         yield door.user_hash
 
@@ -110,7 +114,7 @@ class UserHashes:
 
 @contextmanager
 def across_user_hashes(
-    user_id: str, *, alone: bool = False, lock_timeout_ms: int = 0, using: str = DEFAULT_DB_ALIAS
+    user_id: str, *, exclusive: bool = False, lock_timeout_ms: int = 0, using: str = DEFAULT_DB_ALIAS
 ) -> Iterator[UserHashes]:
     """The only door that changes its user hash inside a transaction, and only between the hashes of one user.
 
@@ -122,7 +126,9 @@ def across_user_hashes(
     if open_door(connection):
         raise SecondTenant(SecondTenant.__doc__)
     hashes = user_hashes(user_id)
-    with _door(connection, hashes, steps=all_hashes(hashes, alone=alone, lock_timeout_ms=lock_timeout_ms)) as door:
+    with _door(
+        connection, hashes, steps=all_hashes(hashes, exclusive=exclusive, lock_timeout_ms=lock_timeout_ms)
+    ) as door:
         yield UserHashes(connection, hashes, door)
 
 
@@ -132,7 +138,7 @@ def _door(
     candidates: Sequence[UserHash],
     *,
     steps: Resolution | None = None,
-    alone: bool = False,
+    exclusive: bool = False,
     pipelined: bool = False,
 ) -> Iterator[Door]:
     """Every door of Django's. `steps`: how its user hash is found and named, where that is not the usual way."""
@@ -143,8 +149,8 @@ def _door(
     if not joined:  # what a transaction sealed that was rolled back
         nonce_budget.settle_when_due(connection.alias)
     with door_level(connection, candidates) as level, block, _pipeline(connection) if pipelined else nullcontext():
-        steps = steps or resolution(candidates, alone=alone, inside=_inside(level))
-        level.door.user_hash = _resolve(connection, steps)
+        steps = steps or resolution(candidates, exclusive=exclusive, named=level.named)
+        level.door.user_hash = run_steps(steps, partial(_execute, connection))
         try:
             yield level.door
         finally:
@@ -164,10 +170,6 @@ def _require_innermost(connection: BaseDatabaseWrapper, level: Level, block: Any
             connection.connection.close()
         connection.close()
         raise
-
-
-def _inside(level: Level) -> UserHash | None:
-    return None if level.outermost else level.door.user_hash
 
 
 @contextmanager
@@ -195,13 +197,14 @@ async def set_rls_context(conn: psycopg.AsyncConnection[Any], user_id: str) -> A
     joined = conn.info.transaction_status != TransactionStatus.IDLE
     with door_level(conn, candidates) as level:
         async with _transaction(conn):
-            level.door.user_hash = await _resolve_async(conn, resolution(candidates, inside=_inside(level)))
+            steps = resolution(candidates, named=level.named)
+            level.door.user_hash = await run_steps_async(steps, partial(_execute_async, conn))
             try:
                 yield level.door.user_hash
             finally:
                 await _require_innermost_async(conn, level)
             if joined and level.outermost:
-                await conn.execute(RESET.encode("ascii"))
+                await _execute_async(conn, RESET)
     await nonce_budget.settle_when_due_async(conn)
 
 
@@ -232,27 +235,6 @@ async def _transaction(conn: psycopg.AsyncConnection[Any]) -> AsyncIterator[None
         raise
 
 
-def _resolve(connection: BaseDatabaseWrapper, steps: Resolution) -> UserHash:
-    found = None
-    try:
-        while True:
-            found = _execute(connection, steps.send(found))
-    except StopIteration as end:
-        return end.value
-
-
-async def _resolve_async(conn: psycopg.AsyncConnection[Any], steps: Resolution) -> UserHash:
-    found = None
-    try:
-        while True:
-            cursor = await conn.execute(steps.send(found).encode("ascii"))
-            while cursor.nextset():
-                pass
-            found = cursor.description is not None and await cursor.fetchone() is not None
-    except StopIteration as end:
-        return end.value
-
-
 def _execute(connection: BaseDatabaseWrapper, statement: str) -> bool:
     """Run SQL of one or several statements; returns whether the last one gave a row."""
     with connection.cursor() as cursor:
@@ -262,12 +244,18 @@ def _execute(connection: BaseDatabaseWrapper, statement: str) -> bool:
         return cursor.description is not None and cursor.fetchone() is not None
 
 
+async def _execute_async(conn: psycopg.AsyncConnection[Any], statement: str) -> bool:
+    cursor = await conn.execute(statement.encode("ascii"))
+    while cursor.nextset():
+        pass
+    return cursor.description is not None and await cursor.fetchone() is not None
+
+
 def _hmac_key_id(connection: BaseDatabaseWrapper, user_hash: UserHash) -> str:
     """Which HMAC key made the hash of the open door; with a single key nobody need be asked."""
     keyring = get_keyring()
     if not keyring.hmac_accepted:
         return keyring.hmac_current.key_id
     with connection.cursor() as cursor:
-        cursor.execute("SELECT hmac_key_id FROM tenants WHERE user_hash = %s", [user_hash])
-        row = cursor.fetchone()
+        row = cursor.execute("SELECT hmac_key_id FROM tenants WHERE user_hash = %s", [user_hash]).fetchone()
     return str(row[0]) if row else ""

@@ -26,7 +26,7 @@ from memory.sealing.opening import SealedRow, open_seals
 from memory.security import aad_for, open_under, seal
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import Send, binary_cursor, sending
-from memory.tenancy.planner_settings import pinned
+from memory.tenancy.planner_settings import planner_settings
 from memory.tenancy.tenant_model import TenantModel
 
 # A batch is re-sealed in so many portions, none smaller than this: enough for client and server to overlap.
@@ -146,7 +146,7 @@ def _door(tenant: str, *, wait: bool, pipelined: bool = False) -> Iterator[Send]
             # The lock that every writer takes first: waiting for rows one by one could deadlock with one.
             tenant_row.lock(cursor, tenant)
         pipeline = cursor.connection.pipeline() if pipelined else nullcontext()
-        with pipeline, pinned(send, ALONG_THE_KEY, restore=False):
+        with pipeline, planner_settings(send, ALONG_THE_KEY, restore=False):
             yield send
 
 
@@ -191,7 +191,7 @@ def _reseal(send: Send, table: SealedTable, tenant: str, rows: Sequence[Any]) ->
             resealed.append((place, *(None if data is None else seal(data, aad) for data in opened.values)))
     if resealed:
         places, *columns = (list(values) for values in zip(*resealed, strict=True))
-        with pinned(send, AT_THEIR_PLACES):
+        with planner_settings(send, AT_THEIR_PLACES):
             send(table.update, [get_keyring().sealing.key_id, places, *columns, tenant])
         metrics.SEALS.inc(len(resealed) * len(columns))
         steps.reached("rows updated")

@@ -10,7 +10,7 @@ A small tenant moves in one transaction. A large one would keep its writers wait
 
 Killed anywhere, the next run begins a tenant again whose `tenants` row has not moved (its partial copy is cleared
 first), and clears the old rows of one whose row has. Readers see the old rows or the new ones, because a door holds the
-user's lock (see `memory.tenancy.current_hash`) and the flip takes it alone.
+user's lock (see `memory.tenancy.current_hash`) and the flip takes it exclusively.
 """
 
 from array import array
@@ -231,11 +231,11 @@ class _Copying:
 
 
 @contextmanager
-def _door(move: Move, *, alone: bool = False) -> Iterator[tuple[UserHashes, psycopg.Cursor[Any]]]:
+def _door(move: Move, *, exclusive: bool = False) -> Iterator[tuple[UserHashes, psycopg.Cursor[Any]]]:
     """A transaction in the context of the old hash. Raises TenantGone, TenantBusy or TenantKnownTwice."""
     try:
         with (
-            across_user_hashes(move.user_id, alone=alone, lock_timeout_ms=LOCK_TIMEOUT_MS) as user,
+            across_user_hashes(move.user_id, exclusive=exclusive, lock_timeout_ms=LOCK_TIMEOUT_MS) as user,
             binary_cursor() as cursor,
         ):
             _refuse_known_twice(cursor, user, move)
@@ -253,7 +253,7 @@ def _flip_door(move: Move) -> Iterator[tuple[UserHashes, psycopg.Cursor[Any], Te
     It is locked before any other row is read. A reindex holds no door of the user's, only that lock: so what is read
     here is what the recorded index settings speak of, and both stay so until the flip has been committed.
     """
-    with _door(move, alone=True) as (user, cursor):
+    with _door(move, exclusive=True) as (user, cursor):
         tenant = tenant_row.lock(cursor, move.old)
         if tenant is None:
             raise _TenantGone

@@ -16,7 +16,7 @@ from memory.search.exact_scan import PINS, exact_scan
 from memory.search.graph_search import graph_candidates
 from memory.search.search_parameters import SearchParameters
 from memory.tenancy.cursors import Send
-from memory.tenancy.planner_settings import pinned
+from memory.tenancy.planner_settings import planner_settings
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def _state(sent: psycopg.Cursor[Any]) -> TenantState | None:
 
 def _scan(send: Send, search: SearchParameters) -> psycopg.Cursor[Any]:
     statement = exact_scan(search)
-    with pinned(send, PINS, restore=outlives_the_door()):
+    with planner_settings(send, PINS, restore=outlives_the_door()):
         return send(*statement)
 
 

@@ -2,6 +2,7 @@
 
     current_hash       which hash a user's rows carry now, while several HMAC keys are accepted
     open_doors         which door is open on which connection, and which user is bound
+    steps              a sequence of statements, defined once for sync and async
     managers           querysets that exist inside a tenant's transaction only
     tenant_row         the row that every writer of a tenant locks first
     tenant_model       base of every model whose rows belong to one user

@@ -4,7 +4,7 @@ A user is known under the hash whose `tenants` row exists. During a rotation of 
 key's or an accepted one's, and it changes once, when the user is moved. Two advisory locks, both ending with the
 transaction (so they work behind a transaction pooler), make the answer hold for as long as the door is open:
 
-    the user's lock     shared by every door of the user; taken alone by what takes a `tenants` row away: the move to
+    the user's lock     shared by every door of the user; exclusive for what takes a `tenants` row away: the move to
                         the new hash and the erasure of the user
     the creation lock   taken by a door that finds the user under no hash, before it looks again; so of two first
                         writers, also in processes whose current keys differ, the second finds what the first made
@@ -29,43 +29,42 @@ _USER_HASH = re.compile(r"[0-9a-f]{64}")
 Resolution = Generator[str, bool | None, UserHash]
 
 
-def resolution(candidates: Sequence[UserHash], *, alone: bool = False, inside: UserHash | None = None) -> Resolution:
+def resolution(candidates: Sequence[UserHash], *, exclusive: bool = False, named: UserHash | None = None) -> Resolution:
     """Find and name the hash a user is known under.
 
     `candidates`: the user's hashes, the current key's first; it is the answer when the user is known under none.
-    `alone`: no other door of this user is open until the transaction ends. `inside`: the hash that the transaction
+    `exclusive`: no other door of this user is open until the transaction ends. `named`: the hash that the transaction
     names already. Needs READ COMMITTED, Django's default.
     """
     current = candidates[0]
-    if inside is not None:
-        if alone and len(candidates) > 1:
-            yield hold_user(candidates, alone=True)
-        return inside
+    if named is not None:
+        if exclusive and len(candidates) > 1:
+            yield user_lock_sql(candidates, exclusive=True)
+        return named
     if len(candidates) == 1:
         yield set_local(current)
         return current
-    known = yield from _known(candidates, hold_user(candidates, alone=alone))
-    if known is None:
-        known = yield from _known(candidates, _hold_creation(candidates))
-    if known is None:
-        yield set_local(current)
-        return current
-    return known
+    for lock in (user_lock_sql(candidates, exclusive=exclusive), _creation_lock_sql(candidates)):
+        known = yield from _first_known(candidates, lock)
+        if known is not None:
+            return known
+    yield set_local(current)
+    return current
 
 
-def all_hashes(candidates: Sequence[UserHash], *, alone: bool, lock_timeout_ms: int) -> Resolution:
+def all_hashes(candidates: Sequence[UserHash], *, exclusive: bool, lock_timeout_ms: int) -> Resolution:
     """Name the current key's hash of a user whose every hash will be visited, and hold the user's lock meanwhile."""
     if lock_timeout_ms:
         yield f"SET LOCAL lock_timeout = {int(lock_timeout_ms)}"
     if len(candidates) > 1:
-        yield hold_user(candidates, alone=alone)
+        yield user_lock_sql(candidates, exclusive=exclusive)
     yield set_local(candidates[0])
     return candidates[0]
 
 
-def hold_user(candidates: Iterable[str], *, alone: bool) -> str:
+def user_lock_sql(candidates: Iterable[str], *, exclusive: bool) -> str:
     """SQL that waits for the user's lock and holds it until the transaction ends."""
-    function = "pg_advisory_xact_lock" if alone else "pg_advisory_xact_lock_shared"
+    function = "pg_advisory_xact_lock" if exclusive else "pg_advisory_xact_lock_shared"
     return _locks(function, (int(user_hash[:16], 16) for user_hash in candidates))
 
 
@@ -79,7 +78,7 @@ def set_local(user_hash: str) -> str:
     return f"SET LOCAL {SETTING} = '{user_hash}'"
 
 
-def _known(candidates: Sequence[UserHash], lock: str) -> Generator[str, bool | None, UserHash | None]:
+def _first_known(candidates: Sequence[UserHash], lock: str) -> Generator[str, bool | None, UserHash | None]:
     first = f"{lock}; "
     for candidate in candidates:
         # One round trip. Each statement of it has its own snapshot, so the look comes after the lock.
@@ -89,7 +88,7 @@ def _known(candidates: Sequence[UserHash], lock: str) -> Generator[str, bool | N
     return None
 
 
-def _hold_creation(candidates: Iterable[str]) -> str:
+def _creation_lock_sql(candidates: Iterable[str]) -> str:
     return _locks("pg_advisory_xact_lock", (int(user_hash[16:32], 16) for user_hash in candidates))
 
 

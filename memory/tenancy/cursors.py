@@ -1,7 +1,7 @@
-"""psycopg cursors that speak binary, vectors included, inside Django's connection and a tenant's door.
+"""psycopg cursors with binary parameters and results, vectors included, on Django's connection inside an open door.
 
-Text parameters were five times slower for vectors, and Django's cursor is a third of the speed of psycopg's own; the
-hot paths (indexing, retrieval) use this one, everything else the ORM.
+Text parameters were five times slower for vectors, and Django's cursor has a third of the speed of psycopg's own.
+Indexing, retrieval and rotation use these cursors; everything else uses the ORM.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,8 @@ from memory.tenancy.open_doors import open_user_hash
 Parameters = Mapping[str, Any] | Sequence[Any]
 Send = Callable[[str, Parameters], psycopg.Cursor[Any]]
 
-MOST_PREPARED = 40  # parameters; a search has 7, one for each term, and those of its filters
+# Statements with more are sent unprepared. A search has 7 parameters, one for each term, and those of its filters.
+MAX_PREPARED_PARAMETERS = 40
 
 _VECTOR_HEADER = Struct(">HH")  # dimensions, and 16 bits that are unused
 
@@ -38,7 +39,7 @@ def binary_cursor(using: str = DEFAULT_DB_ALIAS) -> Iterator[psycopg.Cursor[Any]
     raw = wrapper.connection
     with wrapper.wrap_database_errors:
         # Before the cursor is made: it takes a copy of the connection's adapters.
-        _know_vectors(raw)
+        _register_once(raw)
         with psycopg.Cursor(raw) as cursor:
             cursor.format = psycopg.pq.Format.BINARY
             yield cursor
@@ -57,23 +58,23 @@ def sending(using: str = DEFAULT_DB_ALIAS) -> Iterator[Send]:
         def send(sql: str, parameters: Parameters = ()) -> psycopg.Cursor[Any]:
             cursor = psycopg.Cursor(first.connection)
             cursor.format = psycopg.pq.Format.BINARY
-            return cursor.execute(sql, parameters, prepare=0 < len(parameters) <= MOST_PREPARED)
+            return cursor.execute(sql, parameters, prepare=0 < len(parameters) <= MAX_PREPARED_PARAMETERS)
 
         yield send
 
 
-def _know_vectors(conn: psycopg.Connection[Any]) -> None:
-    if not _knows_vectors(conn):
+def _register_once(conn: psycopg.Connection[Any]) -> None:
+    if not _is_registered(conn):
         _register(conn, TypeInfo.fetch(conn, "vector"), TypeInfo.fetch(conn, "sparsevec"))
 
 
-async def prepare_async(conn: psycopg.AsyncConnection[Any]) -> None:
-    """Teach an async connection the vector types, once."""
-    if not _knows_vectors(conn):
+async def register_vectors_async(conn: psycopg.AsyncConnection[Any]) -> None:
+    """Register the vector types on an async connection, once."""
+    if not _is_registered(conn):
         _register(conn, await TypeInfo.fetch(conn, "vector"), await TypeInfo.fetch(conn, "sparsevec"))
 
 
-def _knows_vectors(conn: psycopg.BaseConnection[Any]) -> bool:
+def _is_registered(conn: psycopg.BaseConnection[Any]) -> bool:
     return conn.adapters.types.get("vector") is not None
 
 

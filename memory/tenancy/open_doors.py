@@ -40,6 +40,8 @@ class Level:
     def __init__(self, door: Door) -> None:
         self.door = door
         self.outermost = not door.levels
+        # What the transaction names already when the level is entered.
+        self.named = None if self.outermost else door.user_hash
 
     def require_innermost(self, *, blocks_agree: bool = True) -> None:
         """Raises DoorOutOfOrder, for this and every other level, unless this level is the one to be left."""

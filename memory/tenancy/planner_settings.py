@@ -10,15 +10,15 @@ from memory.tenancy.cursors import Send
 
 
 @contextmanager
-def pinned(send: Send, pins: Mapping[str, str], *, restore: bool = True) -> Iterator[None]:
+def planner_settings(send: Send, settings: Mapping[str, str], *, restore: bool = True) -> Iterator[None]:
     """These settings for the statements sent inside; the transaction then gets those of the session again.
 
     `restore=False` saves as many statements, for the last ones of a transaction that ends behind them. After an error
-    nothing has to be taken back: it ends the transaction, or rolls back to where the pins were not set.
+    nothing has to be taken back: it ends the transaction, or rolls back to where they were not set.
     """
-    for name, value in pins.items():
+    for name, value in settings.items():
         send(f"SET LOCAL {name} = '{value}'", ())
     yield
     if restore:
-        for name in pins:
+        for name in settings:
             send(f"SET LOCAL {name} TO DEFAULT", ())

@@ -15,6 +15,7 @@ from keys.keyring import get_keyring
 from memory.sealing.codecs import TextCodec
 from memory.sealing.fields import seal_value
 from memory.security import UserHash
+from memory.tenancy.steps import run_steps, run_steps_async
 
 LOCK = "SELECT chunk_count, recipe, created_at FROM tenants WHERE user_hash = %s FOR UPDATE"
 CREATE = (
@@ -48,28 +49,24 @@ def lock(cursor: psycopg.Cursor[Any], user_hash: str) -> TenantRow | None:
 
 def lock_or_create(cursor: psycopg.Cursor[Any], user_id: str, user_hash: UserHash, recipe: str) -> TenantRow:
     """As `lock`; a user who has no row gets one, with the index settings `recipe`."""
-    steps = _locking(user_id, user_hash, recipe)
-    statement = next(steps)
-    while True:
+
+    def run(statement: _Statement) -> tuple[Any, ...] | None:
         cursor.execute(*statement)
-        try:
-            statement = steps.send(cursor.fetchone() if cursor.description else None)
-        except StopIteration as end:
-            return end.value
+        return cursor.fetchone() if cursor.description else None
+
+    return run_steps(_locking(user_id, user_hash, recipe), run)
 
 
 async def lock_or_create_async(
     cursor: psycopg.AsyncCursor[Any], user_id: str, user_hash: UserHash, recipe: str
 ) -> TenantRow:
     """As `lock_or_create`, over an async connection."""
-    steps = _locking(user_id, user_hash, recipe)
-    statement = next(steps)
-    while True:
+
+    async def run(statement: _Statement) -> tuple[Any, ...] | None:
         await cursor.execute(*statement)
-        try:
-            statement = steps.send(await cursor.fetchone() if cursor.description else None)
-        except StopIteration as end:
-            return end.value
+        return await cursor.fetchone() if cursor.description else None
+
+    return await run_steps_async(_locking(user_id, user_hash, recipe), run)
 
 
 def create(

@@ -29,7 +29,7 @@ from memory.rotation.encryption_key import EncryptionKeyMover
 from memory.rotation.resealing import ALONG_THE_KEY, AT_THEIR_PLACES, sealed_tables
 from memory.security import aad_for, hmac_user, seal
 from memory.tenancy.cursors import sending
-from memory.tenancy.planner_settings import pinned
+from memory.tenancy.planner_settings import planner_settings
 from tests.memory.rotation.rotating import (
     ROWS_EACH,
     USERS,
@@ -379,11 +379,11 @@ def test_rows_are_read_along_the_key_and_written_at_their_places() -> None:
     table = sealed_tables()["memory_chunks"]
     reading = f"EXPLAIN {table.select} AND enc_key_id <> 'x' ORDER BY id LIMIT 5 FOR NO KEY UPDATE SKIP LOCKED"
     writing = f"EXPLAIN {table.update}"
-    with tenant_transaction("person:1") as user_hash, sending() as send, pinned(send, ALONG_THE_KEY):
+    with tenant_transaction("person:1") as user_hash, sending() as send, planner_settings(send, ALONG_THE_KEY):
         plan = "\n".join(line for (line,) in send(reading, {"tenant": user_hash, "after": None}).fetchall())
         assert "Index Scan using memory_chunks_pkey" in plan and "Sort" not in plan, plan
         assert re.search(r"Index Cond: .*user_hash = .*id > ", plan), plan
-        with pinned(send, AT_THEIR_PLACES):
+        with planner_settings(send, AT_THEIR_PLACES):
             found = send(writing, ["new", ["(0,1)"], [b"1"], [b"2"], [b"3"], user_hash]).fetchall()
         plan = "\n".join(line for (line,) in found)
         assert "Tid Scan on memory_chunks" in plan and "Index" not in plan and "Seq" not in plan, plan

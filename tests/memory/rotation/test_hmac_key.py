@@ -33,7 +33,7 @@ from memory.rotation import tenant_move
 from memory.rotation.hmac_key import HMACKeyMover
 from memory.search.retrieval import query_memories
 from memory.security import user_hashes
-from memory.tenancy.current_hash import hold_user
+from memory.tenancy.current_hash import user_lock_sql
 from tests.factories import recall, remember, texts, vector_of
 from tests.memory.rotation.hmac_rotating import (
     BATCH,
@@ -517,5 +517,5 @@ def stored() -> dict[str, tuple[bytes, ...]]:
 def another_door(user_id: str) -> Iterator[None]:
     """Another process' door, that stays open."""
     with psycopg.connect(**connections["default"].parameters_of("app")) as conn:
-        conn.execute(hold_user(user_hashes(user_id), alone=False).encode())
+        conn.execute(user_lock_sql(user_hashes(user_id), exclusive=False).encode())
         yield

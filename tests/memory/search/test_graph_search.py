@@ -23,7 +23,7 @@ from memory.search.filters import Scope
 from memory.search.graph_search import PINS, holding, nearest, rescored
 from memory.search.search_parameters import SearchParameters, Weights, search_parameters
 from memory.tenancy.cursors import sending
-from memory.tenancy.planner_settings import pinned
+from memory.tenancy.planner_settings import planner_settings
 from tests.memory.brute_force import fused
 from tests.memory.plans import nodes, planned, scans, times_prepared
 from tests.memory.search.test_hybrid_search import WORDS, found, made_documents, store
@@ -223,7 +223,7 @@ def test_planted_vectors_change_nothing(settings, small_tiers, rng, rotation):
 @pytest.mark.django_db
 def test_the_graph_is_what_the_planner_takes(small_tiers, rng):
     outgrown_tenant(rng)
-    with tenant_transaction(ALICE) as user_hash, sending() as send, pinned(send, PINS):
+    with tenant_transaction(ALICE) as user_hash, sending() as send, planner_settings(send, PINS):
         for scope in ({}, {"source": ""}):
             plan = planned(send, nearest(asked(user_hash, rng.normal(size=384), scope=Scope(**scope))))
             assert scans(plan) == [f"Index Scan {GRAPH_INDEX}"]
@@ -233,7 +233,7 @@ def test_the_graph_is_what_the_planner_takes(small_tiers, rng):
 @pytest.mark.django_db
 def test_the_best_postings_are_read_in_the_index_alone(small_tiers, rng):
     outgrown_tenant(rng)
-    with tenant_transaction(ALICE) as user_hash, sending() as send, pinned(send, PINS):
+    with tenant_transaction(ALICE) as user_hash, sending() as send, planner_settings(send, PINS):
         ask = asked(user_hash, rng.normal(size=384))
         assert scans(planned(send, holding(ask, dict.fromkeys(ask.terms, 1.0)))) == [
             "Index Only Scan memory_terms_best"
@@ -257,7 +257,7 @@ def test_the_pins_end_with_their_statement(small_tiers, rng):
 def test_the_exact_scan_reads_the_tenant_and_never_the_graph(rng, scope, text):
     for user in (ALICE, MALLORY, "person:3"):
         store(user, made_documents(rng, [2] * 60))
-    with tenant_transaction(ALICE) as user_hash, sending() as send, pinned(send, EXACT_PINS):
+    with tenant_transaction(ALICE) as user_hash, sending() as send, planner_settings(send, EXACT_PINS):
         plan = planned(send, exact_scan(asked(user_hash, rng.normal(size=384), text=text, scope=Scope(**scope))))
     (scan,) = [node for node in nodes(plan) if node.get("Relation Name") == "memory_vectors"]
     assert scan["Node Type"] in ("Index Scan", "Bitmap Heap Scan")
@@ -282,7 +282,7 @@ def test_no_step_is_repeated_for_a_tenant_that_the_statistics_do_not_know(settin
         else:
             ids = set(MemoryVector.objects.values_list("id", flat=True)[:300])
             statement, pins = rescored(ask, dict.fromkeys(ask.terms, 1.0), ids), PINS
-        with pinned(send, pins):
+        with planner_settings(send, pins):
             plan = planned(send, statement)
     # Once for a place beside one of the best 24; never once a row, but for looking at one made value.
     places = 5 * 24

@@ -34,10 +34,10 @@ def hold(settings: Any, current: str, *accepted: str) -> tuple[UserHash, ...]:
 
 
 @contextmanager
-def another_process(candidates: tuple[UserHash, ...], *, alone: bool = False) -> Iterator[tuple[Any, UserHash]]:
+def another_process(candidates: tuple[UserHash, ...], *, exclusive: bool = False) -> Iterator[tuple[Any, UserHash]]:
     """A door of another process, which may hold its keys in another order."""
     with psycopg.connect(**connections["default"].parameters_of("app")) as conn:
-        steps = resolution(candidates, alone=alone)
+        steps = resolution(candidates, exclusive=exclusive)
         statement = next(steps)
         while True:
             cursor = conn.execute(statement.encode())
@@ -171,7 +171,7 @@ class TestTwoProcesses:
         new, old = hold(settings, NEW, OLD)
 
         def flip() -> None:
-            with another_process((new, old), alone=True) as (conn, theirs):
+            with another_process((new, old), exclusive=True) as (conn, theirs):
                 conn.execute("DELETE FROM tenants WHERE user_hash = %s", [theirs])
                 conn.execute(f"SET LOCAL app.user_hash = '{new}'")
                 create_tenant(conn, new)

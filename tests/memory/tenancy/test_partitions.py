@@ -21,7 +21,7 @@ from memory.search.graph_search import PINS, nearest
 from memory.tenancy.cursors import sending
 from memory.tenancy.live_database import assert_live_database
 from memory.tenancy.partitions import TABLES, NotPartitionable, partition, partitions
-from memory.tenancy.planner_settings import pinned
+from memory.tenancy.planner_settings import planner_settings
 from tests.memory.plans import planned, scans
 from tests.memory.search.test_graph_search import asked, path_of
 from tests.memory.search.test_hybrid_search import found, made_documents, store
@@ -133,9 +133,9 @@ def test_one_partition_is_read(partitioned, settings, rng):
     index_tail(user_id=ALICE, limit=1000)
     with tenant_transaction(ALICE) as user_hash, sending() as send:
         ask = asked(user_hash, rng.normal(size=384))
-        with pinned(send, EXACT_PINS):
+        with planner_settings(send, EXACT_PINS):
             exact = scans(planned(send, exact_scan(ask)))
-        with pinned(send, PINS):
+        with planner_settings(send, PINS):
             (graph,) = scans(planned(send, nearest(ask)))
     assert graph.startswith("Index Scan memory_vectors_p")
     for plan in (" ".join(exact), graph):
