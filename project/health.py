@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
@@ -14,11 +15,13 @@ from memory.exceptions import DatabaseMisconfigured
 from memory.tenancy.live_database import assert_live_database
 from project import draining
 from rerank import health as rerank_health
+from rerank.gpu import assert_required_gpu
+from rerank.outcomes import GPURequired
 
 logger = logging.getLogger(__name__)
 
 EXTENSION = "vector"
-SPEAKING = (DatabaseMisconfigured, KeyConfigurationError)
+SPEAKING = (DatabaseMisconfigured, GPURequired, KeyConfigurationError)
 
 
 @never_cache
@@ -35,15 +38,20 @@ def readyz(request: HttpRequest) -> JsonResponse:
 
     503 and `draining` as well when this process is about to end.
 
-    `rerank` tells how the reranker is, and never makes us unready: without it answers keep their retrieval order.
+    `rerank` tells how the reranker is, and never makes us unready: without it answers keep their retrieval order. Only
+    where RERANK_REQUIRE_GPU is true is a usable CUDA device a part too, `gpu`.
     """
     if draining.has_begun():
         return JsonResponse({"status": "draining"}, status=503)
-    parts = {name: "ok" if _passes(name, check) else "failing" for name, check in CHECKS.items()}
+    parts = {name: "ok" if _passes(name, check) else "failing" for name, check in _checks().items()}
     ready = all(state == "ok" for state in parts.values())
     headers = {} if ready else {"Retry-After": "5"}
     body = {"status": "ok" if ready else "failing", "parts": parts, "rerank": _rerank_state()}
     return JsonResponse(body, status=200 if ready else 503, headers=headers)
+
+
+def _checks() -> dict[str, Callable[[], object]]:
+    return CHECKS | ({"gpu": assert_required_gpu} if settings.RERANK_REQUIRE_GPU else {})
 
 
 def _rerank_state() -> str:

@@ -1,4 +1,4 @@
-"""`/metrics`, for Prometheus and for nobody else.
+"""`/metrics`, for Prometheus, and `/api/v1/rerank/metrics`, the reranker's figures of one process.
 
 Closed unless METRICS_TOKEN or METRICS_ALLOWED_NETWORKS opens it. The loopback address is not trusted by default: behind
 a proxy on the same host the whole world comes from there. With several worker processes PROMETHEUS_MULTIPROC_DIR
@@ -9,12 +9,13 @@ from hmac import compare_digest
 from ipaddress import ip_address, ip_network
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from django_prometheus.exports import ExportToDjangoView
 
 from project.errors import problem
+from rerank import get_rerank_metrics
 
 PROXY_HEADERS = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
 
@@ -23,9 +24,25 @@ PROXY_HEADERS = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HT
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus' text format, or 403."""
-    if _bears_token(request) or _comes_from_allowed_network(request):
-        return ExportToDjangoView(request)
+    return ExportToDjangoView(request) if _may_read(request) else _refusal()
+
+
+@never_cache
+@require_safe
+def rerank_metrics(request: HttpRequest) -> HttpResponse:
+    """`get_rerank_metrics()` of the process that answers, or 403.
+
+    Left out of the OpenAPI description on purpose: that tells what users' tokens open, and none opens this.
+    """
+    return JsonResponse(get_rerank_metrics()) if _may_read(request) else _refusal()
+
+
+def _refusal() -> HttpResponse:
     return problem(403, "Send METRICS_TOKEN as a bearer token, or scrape from METRICS_ALLOWED_NETWORKS.")
+
+
+def _may_read(request: HttpRequest) -> bool:
+    return _bears_token(request) or _comes_from_allowed_network(request)
 
 
 def _bears_token(request: HttpRequest) -> bool:

@@ -296,6 +296,8 @@ RERANK_MODEL_SHA256 = env.str("RERANK_MODEL_SHA256", default="")
 RERANK_BACKEND = env.str("RERANK_BACKEND", default="auto")
 # auto, cpu, cuda or cuda:N.
 RERANK_DEVICE = env.str("RERANK_DEVICE", default="auto")
+# True: without a usable CUDA device neither `check` nor `/readyz` passes, and serving does not start.
+RERANK_REQUIRE_GPU = env.bool("RERANK_REQUIRE_GPU", default=False)
 # How long an answer waits for its new order, in milliseconds.
 RERANK_TIMEOUT_MS = env.int("RERANK_TIMEOUT_MS", default=250)
 # replace: the cross-encoder's order. rrf: reciprocal rank fusion of it with the candidates' order.

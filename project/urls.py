@@ -6,13 +6,14 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from memory.tenancy.admin_page import tenants
 from project.health import healthz, readyz
-from project.metrics import metrics
+from project.metrics import metrics, rerank_metrics
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/memory/tenants/", admin.site.admin_view(tenants), name="admin_tenants"),
     path("admin/", admin.site.urls),
     path("api/v1/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/v1/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/v1/rerank/metrics", rerank_metrics, name="rerank-metrics"),
     path("api/v1/", include("memory.api.urls")),
     path("healthz", healthz, name="healthz"),
     path("readyz", readyz, name="readyz"),

@@ -7,12 +7,15 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
 
+from rerank import gpu
 from rerank.ordering import FUSIONS
 
 E_CHOICE = "rerank.E001"
 E_REMOTE = "rerank.E002"
 E_RANGE = "rerank.E003"
 E_GOLDEN = "rerank.E004"
+E_ONNX_DEVICE = "rerank.E005"
+E_GPU = "rerank.E006"
 
 BACKENDS = ("auto", "onnx", "torch", "remote")
 RANGES = {
@@ -30,7 +33,7 @@ def check_settings(
     app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Every RERANK_* setting has a value the app understands."""
-    return [*_choices(), *_remote(), *_ranges(), *_golden()]
+    return [*_choices(), *_remote(), *_ranges(), *_golden(), *_gpu()]
 
 
 def _choices() -> Iterator[CheckMessage]:
@@ -67,3 +70,14 @@ def _golden() -> Iterator[CheckMessage]:
             hint="Set it to [] to go without the check.",
             id=E_GOLDEN,
         )
+
+
+def _gpu() -> Iterator[CheckMessage]:
+    if settings.RERANK_BACKEND == "onnx" and settings.RERANK_DEVICE.startswith("cuda"):
+        yield Error(
+            f"RERANK_BACKEND=onnx runs on the CPU alone, and RERANK_DEVICE is {settings.RERANK_DEVICE}.",
+            hint="Set RERANK_BACKEND=torch for the GPU, or RERANK_DEVICE=cpu.",
+            id=E_ONNX_DEVICE,
+        )
+    elif reason := gpu.why_requirement_fails():
+        yield Error(f"RERANK_REQUIRE_GPU is true. {reason}", hint="manage.py gpu_check tells more.", id=E_GPU)

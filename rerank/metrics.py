@@ -9,6 +9,12 @@ from rerank.engine.latency import LatencyWindow
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.08, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.5)
 
 OUTCOMES = Counter("rerank_requests_total", "Rerank requests by outcome: reranked, empty, or why not.", ["outcome"])
+SKIPPED = Counter("rerank_skipped_total", "Requests that kept the candidates' order, by reason.", ["reason"])
+LATENCY = Histogram(
+    "rerank_latency_ms",
+    "Milliseconds of a rerank that reached the model, or waited for it in vain.",
+    buckets=[1000 * bound for bound in SECONDS],
+)
 QUEUE_SECONDS = Histogram("rerank_queue_seconds", "Time a request waited for its batch.", buckets=SECONDS)
 TOKENISE_SECONDS = Histogram("rerank_tokenise_seconds", "Time to tokenise one request.", buckets=SECONDS)
 FORWARD_SECONDS = Histogram("rerank_forward_seconds", "Time of one forward of the model.", buckets=SECONDS)

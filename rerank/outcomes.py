@@ -31,17 +31,22 @@ class ModelUnavailable(Exception):
     """The cross-encoder cannot be loaded; the message says why and what an operator can do."""
 
 
+class GPURequired(Exception):
+    """RERANK_REQUIRE_GPU is true and there is no usable CUDA device; the message says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class RerankedResult:
     """One candidate in its new place.
 
-    `index` is its position in the caller's list, `score` the raw logit (None when skipped).
+    `index` is its position in the caller's list, `score` the raw logit (None when skipped, and `skip_reason` says why).
     """
 
     index: int
     text: str
     score: float | None
     reranked: bool
+    skip_reason: SkipReason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ class Reranking:
     def results(self, texts: Sequence[str]) -> list[RerankedResult]:
         """The candidates `texts` (the caller's list, in its order) in the order found."""
         return [
-            RerankedResult(index, texts[index], self.scores[index] if self.scores else None, self.reranked)
+            RerankedResult(
+                index, texts[index], self.scores[index] if self.scores else None, self.reranked, self.skip_reason
+            )
             for index in self.order
         ]

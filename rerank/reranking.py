@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from django.conf import settings
 
 from rerank import flag, metrics, runtime
-from rerank.backends import Backend
+from rerank.cross_encoder import LoadedCrossEncoder
 from rerank.engine.failures import describe
 from rerank.engine.jobs import Job
 from rerank.ordering import FUSIONS
@@ -33,7 +33,8 @@ TURNED_AWAY = {
 async def rerank(query: str, candidates: Sequence[str], timeout_ms: float = 250) -> list[RerankedResult]:
     """The candidates, best first. Never raises on account of the model: on any failure they keep their order.
 
-    `candidates` come in retrieval order and are not changed. `timeout_ms` bounds the wait, not the loading.
+    `candidates` come in retrieval order and are not changed. `timeout_ms` bounds the wait, for a model that is still
+    loading too: a first call that it outlasts gives the candidates' order with `skip_reason` "loading".
     """
     reranking = await rerank_with_reason(query, candidates, timeout_ms=timeout_ms)
     return reranking.results(candidates or ())
@@ -51,6 +52,7 @@ async def rerank_with_reason(query: str, candidates: Sequence[str], *, timeout_m
         if not await flag.ais_enabled():
             raise Skipped(SkipReason.DISABLED)
         if request.passages:
+            await runtime.current().wait_while_loading(request.time_left())
             job = _submit(request)
             try:
                 async with asyncio.timeout(request.time_left()):
@@ -61,7 +63,10 @@ async def rerank_with_reason(query: str, candidates: Sequence[str], *, timeout_m
 
 
 def rerank_now(query: str, candidates: Sequence[str], *, timeout_ms: float | None = None) -> Reranking:
-    """The synchronous twin for views. Shares engine, breaker and metrics with the coroutines."""
+    """The synchronous twin for views. Shares engine, breaker and metrics with the coroutines.
+
+    While the model loads it answers at once: a view's thread is not to be held by that.
+    """
     request = _Request(query, tuple(candidates or ()), _seconds(timeout_ms))
     with _observed(request):
         if not flag.is_enabled():
@@ -75,21 +80,25 @@ def rerank_now(query: str, candidates: Sequence[str], *, timeout_ms: float | Non
     return request.outcome
 
 
-def get_cross_encoder() -> Backend:
-    """The loaded scorer: lazy, cached, thread-safe; `predict(pairs)` gives raw logits.
+def get_cross_encoder() -> LoadedCrossEncoder:
+    """The loaded model with CrossEncoder's `predict` and `rank`: one object a process, thread-safe.
 
-    Loads on first use, which takes seconds. Raises ModelUnavailable, saying what to do; also when RERANK_ENABLED is
+    The first call loads, which takes seconds. Raises ModelUnavailable, saying what to do; also when RERANK_ENABLED is
     false, because then the cross-encoder is never loaded.
     """
     if not settings.RERANK_ENABLED:
         raise ModelUnavailable("RERANK_ENABLED is false.")
-    return runtime.current().load_now().backend
+    return runtime.current().cross_encoder()
 
 
 def get_rerank_metrics() -> dict[str, object]:
-    """This process's own figures: skipped requests, latency in ms over the last 1,024 that
-    reached the model, device, breaker, outcomes."""
-    engine = runtime.current().engine
+    """This process's own figures; `/metrics` has those of all processes.
+
+    `rerank_skipped_total`: requests that kept the candidates' order. `rerank_latency_ms`: p50, p95 and max of the last
+    1,024 requests that reached the model. `outcomes`: requests by `reranked`, `empty` or the skip reason.
+    """
+    served = runtime.current()
+    engine = served.engine
     outcomes = metrics.outcome_counts()
     return {
         "rerank_skipped_total": sum(
@@ -97,9 +106,12 @@ def get_rerank_metrics() -> dict[str, object]:
         ),
         "rerank_latency_ms": metrics.LATENCY_MS.summary(),
         "device": engine.backend.device if engine else "none",
-        "outcomes": outcomes,
-        "status": runtime.current().status.value,
+        "enabled": flag.is_enabled(),
+        "status": served.status.value,
+        "model": settings.RERANK_MODEL,
+        "backend": engine.backend.name if engine else "none",
         "breaker": engine.breaker.snapshot().state.value if engine else "closed",
+        "outcomes": outcomes,
     }
 
 
@@ -144,5 +156,8 @@ def _count(request: _Request) -> None:
     reason = request.outcome.skip_reason
     metrics.count_outcome(reason.value if reason else "reranked" if request.outcome.reranked else "empty")
     metrics.TOTAL_SECONDS.observe(elapsed)
+    if reason:
+        metrics.SKIPPED.labels(reason.value).inc()
     if reason not in TURNED_AWAY:
         metrics.LATENCY_MS.add(elapsed * 1000)
+        metrics.LATENCY.observe(elapsed * 1000)

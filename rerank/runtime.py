@@ -1,17 +1,21 @@
 """The one engine of this process: loaded once, in the background, never across a fork."""
 
+import asyncio
 import atexit
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from enum import StrEnum
 
 from django.conf import settings
 
 from rerank import config, metrics
 from rerank.backends import Backend
+from rerank.cross_encoder import LoadedCrossEncoder
 from rerank.engine.breaker import CircuitBreaker
 from rerank.engine.engine import Engine, EngineLimits
 from rerank.outcomes import ModelUnavailable, Skipped, SkipReason
@@ -42,6 +46,8 @@ class Runtime:
         self.detail = ""
         self.load_seconds = 0.0
         self.engine: Engine | None = None
+        self._cross_encoder: LoadedCrossEncoder | None = None
+        self._loaded: Future[None] = Future()  # of the last load that began in the background
 
     def begin_loading(self) -> None:
         """Load in a background thread, unless that is done, under way, or failed a moment ago."""
@@ -50,6 +56,8 @@ class Runtime:
             if self.status in (Status.LOADING, Status.READY) or failed_lately:
                 return
             self.status = Status.LOADING
+            self._loaded = Future()
+            self._loaded.set_running_or_notify_cancel()  # nobody who waits can cancel it
         threading.Thread(target=self._load_quietly, name="rerank-loader", daemon=True).start()
 
     def serving_engine(self) -> Engine:
@@ -61,6 +69,15 @@ class Runtime:
         if self.status is Status.UNAVAILABLE:
             raise Skipped(SkipReason.MODEL_UNAVAILABLE)
         raise Skipped(SkipReason.LOADING)
+
+    async def wait_while_loading(self, seconds: float) -> None:
+        """Begin to load where nobody has, and wait for the end of it for at most so long. Raises nothing."""
+        if self.engine is None:
+            self.begin_loading()
+        if self.status is Status.LOADING:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await asyncio.wrap_future(self._loaded)
 
     def load_now(self) -> Engine:
         """The engine, loading it in this thread when need be. Raises ModelUnavailable."""
@@ -82,6 +99,14 @@ class Runtime:
             logger.info("Reranker ready: %s on %s in %.1f s", backend.name, backend.device, self.load_seconds)
             return self.engine
 
+    def cross_encoder(self) -> LoadedCrossEncoder:
+        """The one scorer of this runtime, loading when need be. Raises ModelUnavailable."""
+        backend = self.load_now().backend
+        with self._changing:
+            if self._cross_encoder is None:
+                self._cross_encoder = LoadedCrossEncoder(backend)
+            return self._cross_encoder
+
     def stop(self) -> None:
         if self.engine is not None:
             self.engine.stop()
@@ -91,6 +116,9 @@ class Runtime:
             self.load_now()
         except ModelUnavailable as error:
             logger.warning("Reranking is off, answers keep their retrieval order: %s", error)
+        finally:
+            if not self._loaded.done():
+                self._loaded.set_result(None)
 
     def _note_failure(self, detail: str) -> None:
         self._failed_at = self._clock()

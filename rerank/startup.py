@@ -8,7 +8,7 @@ import threading
 from django.conf import settings
 from django.db import connections
 
-from rerank import flag, runtime
+from rerank import flag, gpu, runtime
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +18,8 @@ PREFORK_SERVERS = ("gunicorn.arbiter", "uwsgi")
 
 def begin_serving() -> None:
     """Called by wsgi and asgi. Under a prefork server its worker calls `begin_serving_in_worker`, or its first request
-    loads."""
+    loads. Raises GPURequired."""
+    gpu.assert_required_gpu()
     if not any(name in sys.modules for name in PREFORK_SERVERS):
         begin_serving_in_worker()
 

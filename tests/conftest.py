@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pytest_django import Settings
 
 from database import embedded_postgres
+from rerank.weights.random_model import write_random_model
 from tests.settings import CLUSTER_DIR, RUN_DIR
 
 
@@ -58,3 +60,32 @@ def make_reachable(run_dir: Path) -> Callable[[], Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cross-encoder of TinyBERT's shape with random weights."""
+    return write_random_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def fresh_reranker(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[None]:
+    """Nothing loaded, the switch on; nothing left running."""
+    from rerank import flag, runtime
+
+    settings.RERANK_ENABLED = True
+    monkeypatch.setattr(flag, "switch", flag.Switch(read=lambda: True))
+    runtime.reset()
+    yield
+    runtime.reset()
+
+
+@pytest.fixture
+def onnx(fresh_reranker: None, model_dir: Path, settings: Settings) -> None:
+    """The random cross-encoder, loaded."""
+    from rerank import runtime
+
+    settings.RERANK_MODEL = str(model_dir)
+    settings.RERANK_BACKEND = "onnx"
+    settings.RERANK_GOLDEN = []
+    runtime.reset().load_now()

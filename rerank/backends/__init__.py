@@ -23,6 +23,8 @@ class Backend(Protocol):
     dtype: str
     workers: int
     mixes_requests: bool
+    # Whether CrossEncoder.predict would give this model's logits as they are, rather than their sigmoid.
+    gives_logits: bool
 
     def encode(self, query: str, passages: Sequence[str]) -> list[EncodedPair]:
         """Tokenise one request's pairs, one for each passage in order. Texts come clean and cut."""
@@ -31,7 +33,7 @@ class Backend(Protocol):
         """Raw logits, float32 of shape (len(pairs),). `timeout` in seconds is for backends that can keep one."""
 
     def predict(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-        """Raw logits of (query, passage) pairs, as `CrossEncoder.predict` gives them, without engine or deadline."""
+        """Raw logits of (query, passage) pairs, at least one, in one go: without engine or deadline."""
 
     def close(self) -> None:
         """Release what is held: connections, device memory."""

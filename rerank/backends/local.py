@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class LocalBackend(ABC):
 
     def __init__(self, files: ModelFiles, limits: Limits) -> None:
         self._limits = limits
+        self.gives_logits = gives_logits(files.config)
         self._pad_id = int(files.config.get("pad_token_id") or 0)
         try:
             self._tokenizer = PairTokenizer.from_directory(files.directory, limits)
@@ -47,3 +49,9 @@ class LocalBackend(ABC):
 
     def close(self) -> None:
         return None
+
+
+def gives_logits(config: dict[str, Any]) -> bool:
+    """Whether the model's own activation, under its newer or its older name in config.json, is none; else a sigmoid."""
+    named = (config.get("sentence_transformers") or {}).get("activation_fn")
+    return str(named or config.get("sbert_ce_default_activation_function")).endswith("Identity")

@@ -29,6 +29,7 @@ class RemoteBackend:
     device = "remote"
     dtype = "unknown"
     mixes_requests = False
+    gives_logits = True
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from django.conf import settings
 
-from rerank import config
+from rerank import config, gpu
 from rerank.backends import Backend
 from rerank.backends.remote import RemoteBackend
 from rerank.outcomes import ModelUnavailable
@@ -36,6 +36,8 @@ def _remote() -> Backend:
 
 
 def _local() -> Backend:
+    if reason := gpu.why_requirement_fails():
+        raise ModelUnavailable(f"RERANK_REQUIRE_GPU is true. {reason}")
     choice = config.model_choice()
     files = verify(locate(choice), choice)
     device = resolve_device(settings.RERANK_DEVICE, settings.RERANK_BACKEND)
@@ -59,17 +61,15 @@ BUILDERS: dict[str, Callable[[ModelFiles, str], Backend]] = {"onnx": _onnx, "tor
 
 def resolve_device(device: str, backend: str) -> str:
     """`auto` is the first CUDA device where torch sees one. The onnx backend knows the CPU alone."""
-    if backend == "onnx":
+    if backend == "onnx" and device.startswith("cuda"):
+        raise ModelUnavailable(f"RERANK_BACKEND=onnx runs on the CPU, and RERANK_DEVICE={device} asks for another.")
+    if backend == "onnx" or device == "cpu":
         return "cpu"
-    if device == "cpu":
-        return device
-    import torch
-
-    available = torch.cuda.is_available()
+    unusable = gpu.why_unusable("cuda:0" if device == "auto" else device)
     if device == "auto":
-        return "cuda:0" if available else "cpu"
-    if not available:
-        raise ModelUnavailable(f"RERANK_DEVICE={device}, but torch sees no CUDA device. See docs/howto/gpu.md.")
+        return "cpu" if unusable else "cuda:0"
+    if unusable:
+        raise ModelUnavailable(f"RERANK_DEVICE={device}: {unusable}")
     return device
 
 

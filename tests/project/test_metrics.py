@@ -112,3 +112,22 @@ def test_network_that_is_none_is_an_error(settings: Any) -> None:
     assert "project.E011" not in {message.id for message in run_checks()}
     settings.METRICS_ALLOWED_NETWORKS = ["10.0.0.0/99"]
     assert "project.E011" in {message.id for message in run_checks()}
+
+
+def test_the_rerankers_figures_follow_the_same_rule(settings: Any) -> None:
+    url = "/api/v1/rerank/metrics"
+    refused = Client().get(url)
+    assert refused.status_code == 403
+    assert refused["Content-Type"] == "application/problem+json"
+    settings.METRICS_ALLOWED_NETWORKS = ["10.1.0.0/16"]
+    given = Client(REMOTE_ADDR="10.1.2.3").get(url)
+    assert given.status_code == 200
+    assert given.json().keys() >= {"rerank_skipped_total", "rerank_latency_ms", "device", "enabled", "breaker"}
+    assert Client(REMOTE_ADDR="10.1.2.3").post(url).status_code == 405
+
+
+@pytest.mark.django_db
+def test_the_token_opens_the_rerankers_figures_although_it_is_nobodys_access_token(settings: Any) -> None:
+    settings.METRICS_TOKEN = TOKEN
+    assert Client(headers={"Authorization": f"Bearer {TOKEN}"}).get("/api/v1/rerank/metrics").status_code == 200
+    assert Client(headers={"Authorization": "Bearer wrong"}).get("/api/v1/rerank/metrics").status_code == 403

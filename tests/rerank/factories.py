@@ -35,6 +35,7 @@ class FakeBackend:
     """Scores as `score_of` says; `misbehave(pairs)` may raise, wait, or return something instead."""
 
     name, device, dtype = "fake", "cpu", "float32"
+    gives_logits = True
 
     def __init__(self, misbehave: Forward = lambda pairs: None, *, workers: int = 1, mixes: bool = True) -> None:
         self.misbehave = misbehave

@@ -15,10 +15,7 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 
 from rerank import (
-    get_cross_encoder,
-    get_rerank_metrics,
     maybe_rerank,
-    metrics,
     rerank,
     rerank_now,
     rerank_with_reason,
@@ -26,7 +23,7 @@ from rerank import (
 )
 from rerank.engine.breaker import Policy, State
 from rerank.outcomes import Reranking, SkipReason
-from tests.rerank.factories import FakeBackend, FakeClock, Gate, passages, serve_with, wait_until
+from tests.rerank.factories import FakeBackend, FakeClock, Gate, passages, serve_with
 
 
 def run(coroutine: Any) -> Any:
@@ -190,7 +187,7 @@ class TestFaults:
         served = runtime.reset(runtime.Runtime(load=lambda: gate(()) or FakeBackend()))
         assert_plain(rerank_now("q", passages(3)), 3, SkipReason.LOADING)
         assert gate.entered.wait(5)
-        assert_plain(run(rerank_with_reason("q", passages(3))), 3, SkipReason.LOADING)
+        assert_plain(run(rerank_with_reason("q", passages(3), timeout_ms=20)), 3, SkipReason.LOADING)
         gate.opened.set()
         served.load_now()
         assert rerank_now("q", passages(3)).reranked
@@ -239,14 +236,6 @@ class TestFaults:
         assert texts == before
 
 
-@pytest.fixture
-def onnx(model_dir: Path, settings: Settings) -> None:
-    settings.RERANK_MODEL = str(model_dir)
-    settings.RERANK_BACKEND = "onnx"
-    settings.RERANK_GOLDEN = []
-    runtime.reset().load_now()
-
-
 def broken_model(good: Path, target: Path, how: str) -> Path:
     from safetensors.numpy import load_file, save_file
 
@@ -262,91 +251,3 @@ def broken_model(good: Path, target: Path, how: str) -> Path:
         tensors["classifier.weight"] = np.full_like(tensors["classifier.weight"], np.nan)
         save_file(tensors, weights)
     return target
-
-
-class TestMetrics:
-    def test_shape(self) -> None:
-        serve_with(FakeBackend())
-        before = get_rerank_metrics()["rerank_skipped_total"]
-        rerank_now("q", passages(3))
-        found = get_rerank_metrics()
-        assert found["rerank_skipped_total"] == before
-        assert set(found["rerank_latency_ms"]) == {"p50", "p95", "max"}
-        assert found["device"] == "cpu"
-
-    def test_every_request_is_counted_once_by_its_outcome(self) -> None:
-        def count(outcome: str) -> float:
-            return metrics.OUTCOMES.labels(outcome)._value.get()
-
-        serve_with(FakeBackend())
-        before = count("reranked"), count("timeout"), count("error")
-        rerank_now("q", passages(3))
-        rerank_now("q", passages(3), timeout_ms=0)
-        serve_with(FakeBackend(raising(RuntimeError())))
-        run(rerank("q", passages(3)))
-        assert (count("reranked"), count("timeout"), count("error")) == tuple(value + 1 for value in before)
-
-    def test_skipped_total_counts_skips(self) -> None:
-        serve_with(FakeBackend(raising(RuntimeError())))
-        before = get_rerank_metrics()["rerank_skipped_total"]
-        rerank_now("q", passages(3))
-        assert get_rerank_metrics()["rerank_skipped_total"] == before + 1
-
-    def test_refusals_do_not_flatter_the_latency(self, settings: Settings) -> None:
-        metrics.LATENCY_MS.clear()
-        settings.RERANK_ENABLED = False
-        rerank_now("q", passages(3))
-        assert get_rerank_metrics()["rerank_latency_ms"] == {"p50": 0.0, "p95": 0.0, "max": 0.0}
-
-    def test_rerank_latency_under_budget(self, onnx: None) -> None:
-        """100 queries of 24 candidates, about 120 tokens each, every one really reranked, p95 < 150 ms."""
-        words = "memory of an agent who prefers tea over coffee in the early morning and trains over planes"
-        pieces = words.split(" ")
-        texts = [" ".join(pieces[(place + k) % len(pieces)] for k in range(110)) for place in range(24)]
-        metrics.LATENCY_MS.clear()
-        reranked = [rerank_now(f"what does agent {number} prefer?", texts).reranked for number in range(100)]
-        assert all(reranked)
-        assert get_rerank_metrics()["rerank_latency_ms"]["p95"] < 150
-
-
-class TestCrossEncoderInit:
-    def test_lazy_cached_and_loaded_once_by_many_threads(self) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
-        loads: list[int] = []
-
-        def load() -> FakeBackend:
-            loads.append(1)
-            time.sleep(0.01)
-            return FakeBackend()
-
-        runtime.reset(runtime.Runtime(load=load))
-        assert loads == []
-        with ThreadPoolExecutor(16) as pool:
-            found = list(pool.map(lambda _: get_cross_encoder(), range(16)))
-        assert len(loads) == 1
-        assert all(backend is found[0] for backend in found)
-
-    def test_predicts_as_the_engine_scores(self, onnx: None) -> None:
-        texts = ["Paris is the capital of France.", "Bananas are yellow."]
-        predicted = get_cross_encoder().predict([("capital of France", text) for text in texts])
-        assert rerank_now("capital of France", texts, timeout_ms=5000).scores == pytest.approx(predicted, abs=1e-5)
-
-    def test_a_failed_load_is_tried_again_after_a_while_not_at_once(self) -> None:
-        from rerank.outcomes import ModelUnavailable
-
-        clock = FakeClock()
-        loads: list[int] = []
-
-        def load() -> FakeBackend:
-            loads.append(1)
-            raise ModelUnavailable("not there yet")
-
-        served = runtime.reset(runtime.Runtime(load=load, clock=clock))
-        served._load_quietly()
-        for _ in range(3):
-            assert_plain(rerank_now("q", passages(3)), 3, SkipReason.MODEL_UNAVAILABLE)
-        assert len(loads) == 1
-        clock.advance(61)
-        rerank_now("q", passages(3))
-        wait_until(lambda: len(loads) == 2 and served.status is runtime.Status.UNAVAILABLE)
