@@ -3,7 +3,7 @@
 A small tenant moves in one transaction. A large one would keep its writers waiting, so it is copied first:
 
     copy        window by window (a range of ids) under the new hash, by which no user is known yet
-    grow        the copy of a tenant that is answered from the indexes goes into them (`memory.index.tail`)
+    index       the copy of a tenant that is answered from the indexes goes into them (`memory.index.tail`)
     catch up    what changed meanwhile, again and again, until little is left
     flip        in one short transaction, while no door of the user is open: the last changes, and the `tenants` row
     clear       the rows under the old hash, by which no user is known any more
@@ -140,8 +140,8 @@ class _Copying:
         while low is not None:
             low = retry_while_away(self._copy_window, low)
             steps.reached("window copied")
-        while has_outgrown(self._move.rows) and retry_while_away(self._grow):
-            steps.reached("copy grown")
+        while has_outgrown(self._move.rows) and retry_while_away(self._index_copy):
+            steps.reached("copy indexed")
         for _ in range(MAX_CATCH_UPS):
             if self._catch_up() <= FEW_CHANGES:
                 break
@@ -163,13 +163,13 @@ class _Copying:
         self._advance(len(stored))
         return UUID(int=stored[-1].id.int + 1) if len(stored) == self._batch else None
 
-    def _grow(self) -> int:
-        """Move some of the copy from its tail into the indexes, or its first questions would scan all of it."""
+    def _index_copy(self) -> int:
+        """Put some of the copy into the indexes, or its first questions would scan all of it."""
         with _door(self._move) as (user, cursor):
             user.enter(self._move.new)
-            grown = index_rows_of_tail(cursor, self._move.new, ROWS_PER_STEP)
+            indexed = index_rows_of_tail(cursor, self._move.new, ROWS_PER_STEP)
         self._advance(0)
-        return grown
+        return indexed
 
     def _catch_up(self) -> int:
         """Bring the windows that changed up to date, each in a transaction; returns how many rows had changed."""
