@@ -27,7 +27,7 @@ from memory.index.tail import INDEXED_PER_ROW, INDEXED_PER_WRITE, has_outgrown, 
 from memory.index.uuid7 import uuid7
 from memory.index.vectors import as_embeddings, searchable
 from memory.rls import tenant_transaction, tenant_transaction_by_hash
-from memory.security import UserHash
+from memory.security import UserHash, user_hashes
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
 from memory.tenancy.open_doors import bound_user_id, open_door
@@ -115,7 +115,8 @@ def writing(using: str | None = None, *, create: bool = True) -> Iterator[Writin
     with entered as user_hash, binary_cursor(using) as cursor:
         tenant = tenant_row.lock(cursor, user_hash)
         if tenant is None and create:
-            if user_id is None:
+            # A door by hash may be another user's than the bound one.
+            if user_id is None or user_hash not in user_hashes(user_id):
                 raise TenantNotBound(TenantNotBound.__doc__)
             tenant = tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())
         yield Writing(cursor, user_hash, tenant)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from django.db import NotSupportedError, transaction
 
-from memory.exceptions import InvalidDocument, NotSealed, OutsideTenantTransaction, SecondTenant
+from memory.exceptions import InvalidDocument, NotSealed, OutsideTenantTransaction, SecondTenant, TenantNotBound
 from memory.index import saved_chunks
 from memory.index.labels import labels
 from memory.index.recipe import configured
 from memory.models import MemoryChunk, MemoryTerm, MemoryVector, Tenant
-from memory.rls import bind_tenant, tenant_transaction
+from memory.rls import bind_tenant, tenant_transaction, tenant_transaction_by_hash
 from memory.rotation.integrity import inspect_all
 from memory.search.retrieval import query_memories
 from memory.security import hmac_user
@@ -265,6 +265,11 @@ def test_another_users_chunk_is_refused() -> None:
     with tenant_transaction(ALICE), pytest.raises(SecondTenant):
         MemoryChunk.objects.bulk_create([MemoryChunk(user_hash=hmac_user(BOB), doc_id="doc", text="text")])
     assert counts() == (0, 0, 0)
+
+
+def test_a_door_by_hash_makes_no_tenant_of_another_bound_user() -> None:
+    with bind_tenant(BOB), pytest.raises(TenantNotBound), tenant_transaction_by_hash(hmac_user(ALICE)):
+        MemoryChunk.objects.create(doc_id="d", source="chat", text="a", embedding=vector_of("a"))
 
 
 def test_chunks_that_are_saved_at_once_take_places_of_their_own() -> None:

@@ -22,7 +22,7 @@ from memory.exceptions import OutsideTenantTransaction, SecondTenant
 from memory.models import MemoryChunk, Tenant
 from memory.rls import tenant_transaction
 from memory.security import hmac_user
-from tests.factories import BOB, make_token, make_user, remember
+from tests.factories import BOB, make_token, make_user, recall, remember, texts, vector_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls(__name__)]
 
@@ -220,7 +220,21 @@ class TestWriting:
         assert alice.get(lambda _: MemoryChunk.objects.filter(source="mail").delete()[0]) == 1
         assert (alice.get(bare), bob.get(bare)) == ([], ["bob"])
 
-    def test_made_by_a_view(self, alice: Caller, bob: Caller) -> None:
+    def test_a_chunk_made_by_a_view_is_its_users_and_is_found(self, alice: Caller, bob: Caller) -> None:
+        def make(request: HttpRequest) -> str:
+            fields = {"text": "the cat sat", "embedding": vector_of("the cat sat"), "metadata": {"k": 1}}
+            chunk = MemoryChunk.objects.create(doc_id="new", source="chat", **fields)
+            chunk.text = "the cat slept"
+            chunk.embedding = vector_of("the cat slept")
+            chunk.save()
+            return chunk.user_hash
+
+        assert bob.get(make) == hmac_user(bob.user_id)
+        assert texts(recall(bob.user_id, "the cat slept", top_k=1)) == ["the cat slept"]
+        assert "the cat slept" not in texts(recall(alice.user_id, "the cat slept"))
+        assert bob.get(lambda _: sorted(documents())) == ["bob", "new"]
+
+    def test_a_tenant_made_by_a_view(self, alice: Caller, bob: Caller) -> None:
         def make(request: HttpRequest) -> str:
             return Tenant.objects.create(user_id=bob.user_id, hmac_key_id="").user_hash
 
