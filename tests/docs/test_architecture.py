@@ -75,6 +75,15 @@ def test_every_import_goes_along_arrows() -> None:
     assert {(room, other) for room, other in imported() if other not in reached(room)} == set()
 
 
+def test_the_rooms_stand_at_most_ten_floors_high() -> None:
+    assert max(floor(room) for room, _ in imported()) <= 10
+
+
+@cache
+def floor(room: str) -> int:
+    return 1 + max((floor(below) for start, below in imported() if start == room), default=0)
+
+
 def test_every_room_is_described() -> None:
     described = set(re.findall(r"^\| `([\w.]+)` \|", PAGE, re.M))
     rooms = {f"memory.{room}" for room in ROOMS} | set(APPS) - {"memory"}
