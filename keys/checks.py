@@ -30,6 +30,7 @@ GENERATE = (
 E_MISSING = "keys.E001"
 E_NOT_BASE64_OR_SHORT = "keys.E002"
 E_EQUAL = "keys.E003"
+E_GUESSABLE = "keys.E004"
 W_NONCE_BUDGET = "keys.W001"
 W_OLD_SEALING_KEY = "keys.W002"
 W_OLD_HMAC_KEY = "keys.W003"
@@ -38,13 +39,13 @@ W_OLD_HMAC_KEY = "keys.W003"
 def check_keys(
     app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Both keys present, 32 bytes of base64, not an example, and no key used twice."""
+    """Both keys present, 32 bytes of base64, not an example, none used twice; SECRET_KEY strong and none of them."""
     errors: list[CheckMessage] = []
     seen: dict[Key, str] = {}
     for variable in KEY_VARIABLES:
         for value in _values(variable):
             errors.extend(_check_one(variable, value, seen))
-    return errors
+    return [*errors, *_check_secret_key(seen)]
 
 
 def check_nonce_budget(
@@ -94,6 +95,16 @@ def _check_one(variable: str, value: str, seen: dict[Key, str]) -> Iterator[Chec
     if key in seen:
         yield Error(f"{variable} holds the same key as {seen[key]}.", hint=_hint_equal(variable), id=E_EQUAL)
     seen.setdefault(key, variable)
+
+
+def _check_secret_key(seen: dict[Key, str]) -> Iterator[CheckMessage]:
+    """As Django's security.W009, which only `check --deploy` asks; and no key of ours."""
+    secret = settings.SECRET_KEY
+    for key, variable in seen.items():
+        if key.is_in(secret):
+            yield Error(f"SECRET_KEY holds the same key as {variable}.", hint=_hint_equal("SECRET_KEY"), id=E_EQUAL)
+    if len(secret) < 50 or len(set(secret)) < 5 or secret.startswith("django-insecure-"):
+        yield Error("SECRET_KEY is guessable: 50 random characters are wanted.", hint=GENERATE, id=E_GUESSABLE)
 
 
 def _hint_equal(variable: str) -> str:

@@ -12,10 +12,11 @@ one after it. The order in a list says nothing about which key seals.
 import base64
 import binascii
 import hmac
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -38,21 +39,29 @@ HMAC_KEYS_ACCEPTED = "MEMORY_TENANT_HMAC_KEYS_ACCEPTED"
 KEY_VARIABLES = (ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED, HMAC_KEY, HMAC_KEYS_ACCEPTED)
 
 
-@dataclass(frozen=True, repr=False)
 class Key:
-    """32 bytes of key material that refuse to be seen: `repr`, `str` and pickles show or carry only the key id."""
+    """32 bytes of key material that refuse to be seen: `repr` and `str` show the key id, and it has no `vars`.
 
-    _material: bytes
+    `key_id` is the first 8 hex of HMAC-SHA256(key, fixed label): it names the key and tells nothing about it. `cipher`
+    is AES-256-GCM under this key, used directly (no derivation), as the blob format says.
+    """
 
-    @cached_property
-    def key_id(self) -> str:
-        """First 8 hex of HMAC-SHA256(key, fixed label): names the key, tells nothing about it."""
-        return hmac.digest(self._material, _KEY_ID_LABEL, "sha256").hex()[:KEY_ID_LENGTH]
+    __slots__ = ("_material", "cipher", "key_id")
 
-    @cached_property
-    def cipher(self) -> AESGCM:
-        """AES-256-GCM under this key, used directly (no derivation), as the blob format says."""
-        return AESGCM(self._material)
+    def __init__(self, material: bytes) -> None:
+        self._material = material
+        self.key_id = hmac.digest(material, _KEY_ID_LABEL, "sha256").hex()[:KEY_ID_LENGTH]
+        self.cipher = AESGCM(material)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Key) and hmac.compare_digest(self._material, other._material)
+
+    def __hash__(self) -> int:
+        return hash(self.key_id)
+
+    def is_in(self, text: str) -> bool:
+        """Whether a text is this key in base64, or has it as bytes."""
+        return text.encode() == self._material or _decoded(text) == self._material
 
     def hmac_sha256(self, message: bytes) -> bytes:
         """HMAC-SHA256 of `message` under this key: 32 bytes."""
@@ -106,10 +115,8 @@ class Keyring:
 
 def parse_key(value: str) -> Key:
     """Read one base64 key. Raises UnusableKey, which says what is wrong and never repeats the value."""
-    try:
-        material = base64.b64decode(value.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        raise UnusableKey("is not base64") from None
+    if (material := _decoded(value)) is None:
+        raise UnusableKey("is not base64")
     if len(material) != KEY_BYTES:
         raise UnusableKey(f"decodes to {len(material)} bytes, not {KEY_BYTES}")
     if is_well_known(material):
@@ -117,25 +124,37 @@ def parse_key(value: str) -> Key:
     return Key(material)
 
 
+def _decoded(value: str) -> bytes | None:
+    try:
+        return base64.b64decode(value.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
 def is_well_known(material: bytes) -> bool:
-    """True for values that stand in tutorials or come from a broken generator: repeated, counting or printable runs."""
-    if len(set(material)) <= 2:
-        return True
-    if {(b - a) % 256 for a, b in zip(material, material[1:], strict=False)} == {1}:
-        return True
-    return material[:16] == material[16:] or sha256(material).hexdigest() in _EXAMPLE_DIGESTS
+    """Whether 32 bytes are no key but a text, a pattern or the example of a standard.
+
+    Texts: hex digits, lower-case phrases with any punctuation, and letters and digits in both cases with blanks and
+    hyphens, or with dots and underscores. Patterns: at most 8 different bytes, two equal halves, equal steps up or down.
+    """
+    return (
+        material == NIST_EXAMPLE or any(set(material) <= alphabet for alphabet in _ALPHABETS) or _is_pattern(material)
+    )
 
 
-# SHA-256 of 32-byte values that are printed in documentation and so belong to everybody.
-_EXAMPLE_DIGESTS = frozenset(
-    sha256(example).hexdigest()
-    for example in (
-        b"0123456789abcdefghijklmnopqrstuv",
-        b"your-32-byte-encryption-key-here",
-        b"this-is-a-32-byte-key-for-aes256",
-        b"abcdefghijklmnopqrstuvwxyz123456",
-        b"passwordpasswordpasswordpassword",
-        b"super-secret-encryption-key-3232",
+def _is_pattern(material: bytes) -> bool:
+    steps = {(after - before) % 256 for before, after in pairwise(material)}
+    return len(set(material)) <= 8 or material[:16] == material[16:] or len(steps) == 1
+
+
+# AES-256 in NIST SP 800-38A, appendix F, and in the test suites of most libraries.
+NIST_EXAMPLE = bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4")
+_ALPHABETS = tuple(
+    frozenset(alphabet.encode("ascii"))
+    for alphabet in (
+        string.ascii_lowercase + string.digits + string.punctuation + " ",
+        string.ascii_letters + string.digits + " -",
+        string.ascii_letters + string.digits + "._",
     )
 )
 

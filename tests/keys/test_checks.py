@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 
 from keys.checks import (
     E_EQUAL,
+    E_GUESSABLE,
     E_MISSING,
     E_NOT_BASE64_OR_SHORT,
     W_OLD_HMAC_KEY,
@@ -59,6 +60,20 @@ def test_one_key_in_two_places(settings: Any, variable: str) -> None:
 def test_a_key_twice_in_one_list(settings: Any) -> None:
     settings.MEMORY_ENCRYPTION_KEYS_ACCEPTED = [key()] * 2
     assert [error.id for error in check_keys()] == [E_EQUAL]
+
+
+@pytest.mark.parametrize("variable", KEY_VARIABLES)
+def test_a_key_as_the_secret_key(settings: Any, variable: str) -> None:
+    settings.SECRET_KEY = value = key()
+    setattr(settings, variable, value if variable in SINGLE else [value])
+    assert E_EQUAL in {error.id for error in check_keys() if variable in error.msg and "SECRET_KEY" in error.msg}
+
+
+@pytest.mark.parametrize("weak", ["short", "ab" * 40, f"django-insecure-{'q8Zs1' * 12}"])
+def test_a_guessable_secret_key(settings: Any, weak: str) -> None:
+    settings.SECRET_KEY = weak
+    (error,) = check_keys()
+    assert error.id == E_GUESSABLE and "generate_keys" in str(error.hint) and weak not in f"{error}"
 
 
 def test_they_run_with_manage_check(settings: Any) -> None:
