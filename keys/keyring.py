@@ -135,11 +135,10 @@ def is_well_known(material: bytes) -> bool:
     """Whether 32 bytes are no key but a text, a pattern or the example of a standard.
 
     Texts: hex digits, lower-case phrases with any punctuation, and letters and digits in both cases with blanks and
-    hyphens, or with dots and underscores. Patterns: at most 8 different bytes, two equal halves, equal steps up or down.
+    hyphens, or with dots and underscores. Patterns: at most 8 different bytes, two equal halves, equal steps.
     """
-    return (
-        material == NIST_EXAMPLE or any(set(material) <= alphabet for alphabet in _ALPHABETS) or _is_pattern(material)
-    )
+    is_text = any(set(material) <= alphabet for alphabet in _ALPHABETS)
+    return is_text or _is_pattern(material) or material == NIST_EXAMPLE
 
 
 def _is_pattern(material: bytes) -> bool:

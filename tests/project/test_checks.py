@@ -84,3 +84,17 @@ def test_serving_refuses_what_check_refuses(settings: Settings) -> None:
     with pytest.raises(ImproperlyConfigured, match="memory.E013: MEMORY_MAX_BATCH") as refused:
         refuse_failed_checks()
     assert "project.E013: WEB_THREADS" in str(refused.value)
+
+
+@pytest.mark.parametrize("twice", ["MEMORY_TENANT_HMAC_KEY", "SECRET_KEY"])
+def test_a_sealing_key_that_stands_in_another_place_too_does_not_serve(settings: Any, twice: str) -> None:
+    setattr(settings, twice, settings.MEMORY_ENCRYPTION_KEY)
+    with pytest.raises(ImproperlyConfigured, match=f"keys.E003: {twice} holds the same key") as caught:
+        refuse_failed_checks()
+    assert settings.MEMORY_ENCRYPTION_KEY not in str(caught.value)
+
+
+def test_a_guessable_secret_key_does_not_serve(settings: Any) -> None:
+    settings.SECRET_KEY = "guess"
+    with pytest.raises(ImproperlyConfigured, match=r"keys\.E004"):
+        refuse_failed_checks()
