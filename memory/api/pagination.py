@@ -1,4 +1,4 @@
-"""Keyset cursors: the id of the last chunk seen, in a form that nobody takes for one."""
+"""Keyset cursors: the id of the last chunk of a page, as 22 characters of URL-safe base64."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""Bodies of JSON, up to MEMORY_MAX_BODY_BYTES."""
+"""Parses request bodies: strict JSON, up to MEMORY_MAX_BODY_BYTES."""
 
 from typing import IO, Any
 

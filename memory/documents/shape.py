@@ -1,4 +1,4 @@
-"""The JSON of one document, or of many, and the documents it stands for. What JSON may look like, nothing else."""
+"""Serializers of one document or of many: what their JSON may look like, and the documents it stands for."""
 
 import uuid
 from typing import Any

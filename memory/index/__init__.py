@@ -16,7 +16,7 @@
     stored_rows      rows as they are stored: read back and opened
     recipe           index settings, recorded per tenant
     stale_settings   notices tenants that were indexed by other settings
-    tail             puts a large tenant's newest rows into the vector graph and the postings
+    tail             indexes a large tenant's newest rows in the vector graph and the postings
     dry_run          runs every statement of the write path once and takes it back
     reindexing       makes a tenant's rows searchable anew
 

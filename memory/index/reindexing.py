@@ -1,4 +1,4 @@
-"""Making rows searchable anew from their seals: after a setting of the index changed, or when a graph lags behind.
+"""Rebuilds what rows are found by from their seals: after a setting of the index changed, or when a graph lags behind.
 
 A tenant is one transaction: its readers go on with the old rows and the old recipe until it commits, its writers wait
 for the lock that every writer takes. The recipe in a tenant's row says whether it is done, so a run that was stopped

@@ -1,4 +1,4 @@
-"""Noticing tenants that were indexed by other settings than today's. They are still searched as they were indexed."""
+"""Finds tenants that were indexed by other settings than today's. They are still searched as they were indexed."""
 
 import logging
 from collections.abc import Sequence

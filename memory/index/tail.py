@@ -1,4 +1,4 @@
-"""Puts the tail of an outgrown tenant's rows, which its indexes lack, into them: a few rows with every write.
+"""Indexes the tail of an outgrown tenant: rows that its graph and postings do not hold yet, a few with every write.
 
 A tenant above MEMORY_EXACT_SCAN_MAX rows is answered from the vector graph and the term postings, and from an exact
 scan of the rows that are not there yet: the tail. So an answer is complete at any moment, whoever wrote the rows and

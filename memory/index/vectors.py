@@ -1,4 +1,4 @@
-"""Embeddings as they are checked, and as the index sees them."""
+"""Checks embeddings, and turns them into the form in which they are stored and compared."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The statement that compares a query with every row of one user: recall 1.
+"""Exact scan: one statement compares a query with every row of one user, so recall is 1.
 
 One scan yields each row's cosine and its weight for each of the query's terms. How many rows hold a term follows
 from the same scan, so the inverse document frequencies are true at that moment and nothing has to be maintained; they

@@ -1,5 +1,6 @@
-"""Candidates of an outgrown tenant: near ones from the vector graph, those that hold the terms from the postings, and
-the whole tail that is in neither; then all of them scored exactly.
+"""Index search: candidates of an outgrown tenant from the vector graph, the postings, and the tail that is in neither.
+
+All of them are then scored exactly.
 
 Row-level security lets only leakproof comparisons into an index condition, so the terms stand in a btree, not in GIN;
 the graph is HNSW with an iterative scan, which goes on until enough of this tenant's rows have come by.

@@ -1,4 +1,4 @@
-"""Answering a query: embed it, find candidates, open their seals, rerank, return the best. One function per step."""
+"""Answers a query: embed it, find candidates, open their seals, rerank, return the best. One function per step."""
 
 import logging
 from collections.abc import Iterator, Sequence
