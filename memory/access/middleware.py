@@ -5,7 +5,7 @@ once, and `memory.access.authentication` hands the outcome to DRF. A failed iden
 tenant bound: DRF raises it where its handler can answer, and views that ask for nobody (schema, docs) do not care.
 
 Under `/api/` the caller is identified before the view runs. Elsewhere nobody is asked until a statement reaches tenant
-rows, so that pages which reach none cost nothing.
+rows, so that pages which reach none cost nothing; under ASGI, where a view may not ask, everybody is.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from django.conf import settings
+from django.core.handlers.asgi import ASGIRequest
 from django.db import Error as DatabaseError
 from django.http import FileResponse, HttpRequest, HttpResponseBase
 from rest_framework.exceptions import Throttled
@@ -34,7 +35,7 @@ class TenantMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         find = cache(lambda: _find_user(request))
-        if request.path_info.startswith(API_PREFIX):
+        if request.path_info.startswith(API_PREFIX) or isinstance(request, ASGIRequest):
             _identify(request)
         with bind_tenant_found_by(find):
             response = self.get_response(request)

@@ -38,7 +38,12 @@ async def async_view(request: HttpRequest) -> Any:
     return await current["view"](request)
 
 
-urlpatterns = [path("api/probe", view), path("elsewhere", view), path("api/async", async_view)]
+urlpatterns = [
+    path("api/probe", view),
+    path("elsewhere", view),
+    path("api/async", async_view),
+    path("elsewhere/async", async_view),
+]
 
 
 class Caller:
@@ -313,7 +318,8 @@ class TestElsewhere:
         assert b"".join(second) == b"bobbob"
         assert next(read) == b"alice" and bare() == []
 
-    def test_async_views_and_their_streams(self, alice: Caller, bob: Caller) -> None:
+    @pytest.mark.parametrize("where", ["/api/async", "/elsewhere/async"])
+    def test_async_views_and_their_streams(self, alice: Caller, bob: Caller, where: str) -> None:
         async def parts() -> AsyncIterator[str]:
             async for chunk in MemoryChunk.objects.all():
                 yield chunk.doc_id
@@ -328,9 +334,9 @@ class TestElsewhere:
             for caller, own in ((alice, "alice"), (bob, "bob")):
                 client = AsyncClient()
                 current["view"] = answers
-                assert (await client.get("/api/async", headers=caller.headers)).json() == {"answer": [own]}
+                assert (await client.get(where, headers=caller.headers)).json() == {"answer": [own]}
                 current["view"] = streams
-                response = await client.get("/api/async", headers=caller.headers)
+                response = await client.get(where, headers=caller.headers)
                 assert b"".join([part async for part in response]) == own.encode()
 
         async_to_sync(work)()
