@@ -5,7 +5,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
 from memory.benchmarks.report import Report
@@ -16,12 +16,18 @@ T = TypeVar("T")
 class BenchmarkCommand(BaseCommand):
     """Subclasses add their arguments and return a Report from `measure`; progress goes to stderr."""
 
+    # Whether a bound that was missed is an exit code of 1: for commands that are gates.
+    fails_on_missed_target = False
+
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
 
     def handle(self, *args: Any, **options: Any) -> None:
         report = self.measure(**options)
         self.stdout.write(json.dumps(report.as_json()) if options["json"] else report.as_text())
+        missed = [target.name for target in report.targets if not target.ok]
+        if missed and self.fails_on_missed_target:
+            raise CommandError(f"Missed: {', '.join(missed)}.")
 
     def measure(self, **options: Any) -> Report:
         raise NotImplementedError

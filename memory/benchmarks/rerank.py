@@ -6,21 +6,22 @@ Plain and ours take turns query by query, so that whatever else the machine does
 
 import asyncio
 import random
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
 import psutil
 from django.conf import settings
 from django.test import override_settings
 
+from memory.benchmarks.report import Report, Row, Target, at_least, at_most, less_than
+from memory.benchmarks.timing import latencies, percentile
 from rerank import flag, rerank_now, rerank_with_reason, runtime
-from rerank.engine.latency import percentile
 from rerank.outcomes import Reranking, SkipReason
 from rerank.weights.files import locate
 
@@ -32,39 +33,37 @@ TURNS = 4
 OVERLOAD = 10
 NO_HURRY_MS = 60_000
 TURNED_AWAY = (SkipReason.PREDICTED_LATE, SkipReason.QUEUE_FULL)
+# p95 of 24 candidates of about 120 tokens, in ms, by kind of device.
+P95_MS = {"cpu": 80.0, "cuda": 12.0}
 
 Query = tuple[str, list[str]]
 
 
-@dataclass
-class Measured:
-    """Rows for the report's tables, and the figures that have targets."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    p95_ms: float = 0.0
-    p95_against_plain: float = 0.0
-    throughput_against_plain: float = 0.0
-    overload: dict[str, Any] = field(default_factory=dict)
-
-
-def measure(*, queries: int, overload_seconds: float) -> Measured:
+def measure_rerank(*, queries: int, overload_seconds: float) -> Report:
     """Run everything with the model that the settings name. Raises ModelUnavailable."""
-    with _switched_on():
-        found = Measured()
+    report = Report("benchmark_rerank")
+    with switched_on():
         with override_settings(RERANK_TIMEOUT_MS=NO_HURRY_MS):  # a busy machine must not open the breaker half way
-            started = time.perf_counter()
             engine = runtime.reset().load_now()
-            found.rows.append(
-                {"step": "cold load", "seconds": time.perf_counter() - started, "device": _device(engine)}
-            )
-            plain = _Plain(engine.backend.device)
+            device = engine.backend.device
+            what = f"{engine.backend.name} {engine.backend.dtype} on {device}"
+            report.results.append({"step": "cold load", "seconds": runtime.current().load_seconds, "device": what})
+            plain = _Plain(device)
             for tokens in LENGTHS:
-                _measure_latency(found, plain, tokens, queries)
-            served = _measure_throughput(found, plain, queries)
+                rows = _measure_latency(plain, tokens, queries)
+                report.results += rows
+                if tokens == SERVED_LENGTH:
+                    report.targets += _latency_targets(*rows, limit=P95_MS[device.partition(":")[0]])
+            rows = _measure_throughput(plain, queries)
+        report.results += rows
+        plain_rate, rate = (row["queries_per_min"] / 60 for row in rows)
+        report.targets.append(at_least("throughput of 16 clients against plain predict", rate / plain_rate, 2.0, "×"))
         runtime.reset().load_now()  # with the settings' own timeout and breaker
-        _measure_overload(found, served, overload_seconds)
+        overload = _measure_overload(rate, overload_seconds)
+        report.results.append(overload)
+        report.targets += _overload_targets(overload)
         runtime.reset()
-        return found
+    return report
 
 
 class _Plain:
@@ -84,84 +83,103 @@ class _Plain:
             self._encoder.predict([(query, passage) for passage in passages], show_progress_bar=False)
 
 
-def _ours(query: str, passages: Sequence[str]) -> None:
+def rerank_patiently(query: str, passages: Sequence[str]) -> None:
+    """Rerank with all the time it takes; RuntimeError when the order stayed the candidates' own."""
     reranking = rerank_now(query, passages, timeout_ms=NO_HURRY_MS)
     if not reranking.reranked:
         raise RuntimeError(f"The benchmark was not reranked: {reranking.skip_reason}")
 
 
-def _measure_latency(found: Measured, plain: _Plain, tokens: int, queries: int) -> None:
+def _measure_latency(plain: _Plain, tokens: int, queries: int) -> list[Row]:
+    """The rows of plain and ours, query by query in turns."""
     work = make_queries(tokens, queries)
-    for call in (plain, _ours):  # warm at this length
+    for call in (plain, rerank_patiently):  # warm at this length
         call(*work[0])
-    times: dict[Callable[..., None], list[float]] = {plain: [], _ours: []}
+    times: dict[Callable[..., None], list[float]] = {plain: [], rerank_patiently: []}
     for query, passages in work:
         for call, seconds in times.items():
             started = time.perf_counter()
             call(query, passages)
             seconds.append(time.perf_counter() - started)
-    rows = [_latency_row(name, tokens, times[call]) for name, call in (("plain", plain), ("ours", _ours))]
-    found.rows += rows
-    if tokens == SERVED_LENGTH:
-        found.p95_ms = rows[1]["p95_ms"]
-        found.p95_against_plain = rows[1]["p95_ms"] / rows[0]["p95_ms"]
+    return [{"scorer": name, "tokens": tokens, **latency_columns(times[call])} for name, call in _scorers(plain)]
 
 
-def _latency_row(name: str, tokens: int, seconds: list[float]) -> dict[str, Any]:
+def _scorers(plain: _Plain) -> list[tuple[str, Callable[..., None]]]:
+    return [("plain", plain), ("ours", rerank_patiently)]
+
+
+def latency_columns(seconds: Sequence[float]) -> dict[str, float]:
+    """p50, p95 and p99 in ms, pairs a second and queries a minute, of queries of CANDIDATES pairs one after another."""
     total = sum(seconds)
     return {
-        "scorer": name,
-        "tokens": tokens,
-        "p50_ms": percentile(seconds, 0.5) * 1000,
-        "p95_ms": percentile(seconds, 0.95) * 1000,
-        "p99_ms": percentile(seconds, 0.99) * 1000,
+        **{f"{name}_ms": 1000 * value for name, value in latencies(seconds, 50, 95, 99).items()},
         "pairs_per_s": len(seconds) * CANDIDATES / total,
         "queries_per_min": 60 * len(seconds) / total,
     }
 
 
-def _measure_throughput(found: Measured, plain: _Plain, queries: int) -> float:
-    """16 clients, each asking again as soon as it is answered. Returns our queries a second."""
+def _latency_targets(plain: Row, ours: Row, *, limit: float) -> list[Target]:
+    return [
+        less_than("p95 of 24 candidates of ~120 tokens", ours["p95_ms"], limit, "ms"),
+        at_most("the same against plain predict", ours["p95_ms"] / plain["p95_ms"], 0.6, "×"),
+    ]
+
+
+def _measure_throughput(plain: _Plain, queries: int) -> list[Row]:
+    """16 clients, each asking again as soon as it is answered: the rows of plain and ours."""
     work = make_queries(SERVED_LENGTH, max(queries // TURNS, 2 * CLIENTS))
     seconds = {"plain": 0.0, "ours": 0.0}
     processor = {"plain": 0.0, "ours": 0.0}
     with ThreadPoolExecutor(CLIENTS) as pool:
         for _ in range(TURNS):
-            for name, call in (("plain", plain), ("ours", _ours)):
+            for name, call in _scorers(plain):
                 started, busy = time.perf_counter(), time.process_time()
                 list(pool.map(lambda query, call=call: call(*query), work))
                 seconds[name] += time.perf_counter() - started
                 processor[name] += time.process_time() - busy
     asked = TURNS * len(work)
-    rates = {name: asked / total for name, total in seconds.items()}
-    for name, rate in rates.items():
-        cpu = processor[name] / asked * 1000
-        found.rows.append({"scorer": name, "clients": CLIENTS, "queries_per_min": 60 * rate, "cpu_ms_a_query": cpu})
-    found.throughput_against_plain = rates["ours"] / rates["plain"]
-    return rates["ours"]
+    return [
+        {
+            "scorer": name,
+            "clients": CLIENTS,
+            "queries_per_min": 60 * asked / total,
+            "cpu_ms_a_query": processor[name] / asked * 1000,
+        }
+        for name, total in seconds.items()
+    ]
 
 
-def _measure_overload(found: Measured, served: float, seconds: float) -> None:
+def _measure_overload(served: float, seconds: float) -> Row:
+    """What came of OVERLOAD times the `served` requests a second. A latency that nobody had is None."""
     before = psutil.Process().memory_info().rss
     middle: list[int] = []
     answers = asyncio.run(_stream(OVERLOAD * served, seconds, middle))
     after = psutil.Process().memory_info().rss
     accepted = [elapsed for reranking, elapsed in answers if reranking.reranked]
-    reasons = Counter(reranking.skip_reason or "reranked" for reranking, _ in answers)
-    turned_away = [
-        elapsed for reranking, elapsed in answers if reranking.skip_reason in ("predicted_late", "queue_full")
-    ]
-    found.overload = {
+    turned_away = [elapsed for reranking, elapsed in answers if reranking.skip_reason in TURNED_AWAY]
+    reasons = Counter(reranking.skip_reason for reranking, _ in answers)
+    return {
         "offered_per_s": OVERLOAD * served,
         "answered": len(answers),
         "reranked": len(accepted),
-        "reranked_p99_ms": percentile(accepted, 0.99) * 1000,
-        "turned_away_p99_ms": percentile(turned_away, 0.99) * 1000,
-        "timeouts": reasons.get(SkipReason.TIMEOUT, 0),
-        "breaker_open": reasons.get(SkipReason.BREAKER_OPEN, 0),
+        "reranked_p99_ms": percentile(accepted, 99) * 1000 if accepted else None,
+        "turned_away_p99_ms": percentile(turned_away, 99) * 1000 if turned_away else None,
+        "timeouts": reasons[SkipReason.TIMEOUT],
+        "breaker_open": reasons[SkipReason.BREAKER_OPEN],
         "memory_growth_mib": (after - (middle[0] if middle else before)) / 2**20,
     }
-    found.rows.append(found.overload)
+
+
+def _overload_targets(overload: Row) -> list[Target]:
+    """Of what was measured: nobody reranked is a target missed."""
+    reranked, turned_away = overload["reranked_p99_ms"], overload["turned_away_p99_ms"]
+    found = [at_least("requests reranked at 10 × capacity", overload["reranked"], 1)]
+    if reranked is not None:
+        found.append(less_than("p99 of the requests reranked at 10 × capacity", reranked, 250.0, "ms"))
+    if turned_away is not None:
+        found.append(less_than("p99 of the requests turned away at 10 × capacity", turned_away, 50.0, "ms"))
+    growth = overload["memory_growth_mib"]
+    return [*found, less_than("memory growth in the second half of the overload", growth, 32.0, "MiB")]
 
 
 async def _stream(rate: float, seconds: float, middle: list[int]) -> list[tuple[Reranking, float]]:
@@ -196,7 +214,7 @@ def make_queries(tokens: int, count: int, seed: int = 0) -> list[Query]:
 
 
 @contextmanager
-def _switched_on() -> Iterator[None]:
+def switched_on() -> Iterator[None]:
     """Without the database: the benchmark measures the reranker, whatever the operators' switch says."""
     switch, flag.switch = flag.switch, flag.Switch(read=lambda: True)
     try:
@@ -205,8 +223,16 @@ def _switched_on() -> Iterator[None]:
         flag.switch = switch
 
 
-def _device(engine: Any) -> str:
-    return f"{engine.backend.name} {engine.backend.dtype} on {engine.backend.device}"
+@contextmanager
+def random_weights() -> Iterator[str]:
+    """A model of TinyBERT's shape with random weights in the place of the configured one; the note to give with it."""
+    from rerank.weights.random_model import write_random_model
+
+    with tempfile.TemporaryDirectory() as directory:
+        write_random_model(Path(directory))
+        choice = {"RERANK_MODEL": directory, "RERANK_MODEL_SHA256": "", "RERANK_GOLDEN": []}
+        with override_settings(RERANK_ENABLED=True, **choice):
+            yield "Random weights of TinyBERT's shape: the latency is honest, the order is noise."
 
 
 # Each is one word piece of the uncased BERT vocabulary.

@@ -1,17 +1,9 @@
 """Percentiles of the last so many latencies of this process, for `get_rerank_metrics()`; Prometheus has the fleet's."""
 
-import math
 import threading
 from collections import deque
-from collections.abc import Sequence
 
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The nearest-rank percentile of `values` at `share` in (0, 1]; 0.0 for no values."""
-    if not values:
-        return 0.0
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+import numpy as np
 
 
 class LatencyWindow:
@@ -26,9 +18,11 @@ class LatencyWindow:
             self._values.append(milliseconds)
 
     def summary(self) -> dict[str, float]:
+        """p50 and p95 (values that were measured, not interpolated) and max; zeros before the first."""
         with self._lock:
-            values = list(self._values)
-        return {"p50": percentile(values, 0.5), "p95": percentile(values, 0.95), "max": max(values, default=0.0)}
+            values = list(self._values) or [0.0]
+        p50, p95 = np.percentile(values, [50, 95], method="inverted_cdf")
+        return {"p50": float(p50), "p95": float(p95), "max": max(values)}
 
     def clear(self) -> None:
         with self._lock:
