@@ -1,24 +1,14 @@
 """The RERANK_* settings, read when used."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
 
-from rerank.backends.pairs import Limits
+from rerank.backends.pair_tokenizer import Limits
 from rerank.engine.breaker import Policy
+from rerank.weights.files import ModelChoice
 
 SLOW_SHARE_OF_TIMEOUT = 0.8
-
-
-@dataclass(frozen=True, slots=True)
-class ModelChoice:
-    """Which weights, and how they may be had."""
-
-    name: str
-    revision: str
-    sha256: str
-    allow_download: bool
 
 
 def model_choice() -> ModelChoice:

@@ -4,7 +4,7 @@ import threading
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from rerank.engine.latency import LatencyWindow
+from rerank.latency import LatencyWindow
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.08, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.5)
 

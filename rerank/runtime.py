@@ -18,8 +18,8 @@ from rerank.backends import Backend
 from rerank.cross_encoder import LoadedCrossEncoder
 from rerank.engine.breaker import CircuitBreaker
 from rerank.engine.engine import Engine, EngineLimits
+from rerank.loading import load_backend
 from rerank.outcomes import ModelUnavailable, Skipped, SkipReason
-from rerank.weights.loading import load_backend
 
 logger = logging.getLogger(__name__)
 

@@ -37,6 +37,7 @@ ROOMS = (
     "benchmarks",
     "shell",
 )
+RERANK_ROOMS = ({"outcomes", "metrics", "latency"}, {"weights"}, {"backends"}, {"engine"})
 ROOM_OF_MODULE = {
     **dict.fromkeys(("exceptions", "metrics", "security"), "sealing"),
     **dict.fromkeys(("indexing", "importing", "listing", "erasure"), "verbs"),
@@ -118,6 +119,24 @@ def test_a_room_of_memory_imports_only_rooms_below_it(room: str) -> None:
         for name in own
         for imported in imports()[name]
         if imported.startswith("memory.") and room_of(imported) not in allowed
+    }
+    assert not wrong
+
+
+def floor_of_rerank(module: str) -> int:
+    """Its place in RERANK_ROOMS; the rest of the app stands on top."""
+    room = (module.split(".") + [""])[1]
+    return next((floor for floor, names in enumerate(RERANK_ROOMS) if room in names), len(RERANK_ROOMS))
+
+
+def test_a_room_of_rerank_imports_only_rooms_below_it() -> None:
+    own = [name for name in modules() if name.startswith("rerank.")]
+    assert {floor_of_rerank(name) for name in own} == set(range(len(RERANK_ROOMS) + 1))
+    wrong = {
+        f"{name} imports {imported}"
+        for name in own
+        for imported in imports()[name]
+        if imported.startswith("rerank.") and floor_of_rerank(imported) > floor_of_rerank(name)
     }
     assert not wrong
 

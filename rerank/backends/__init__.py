@@ -1,4 +1,14 @@
-"""The protocol between the engine and whatever computes scores."""
+"""What computes scores, and the protocol between it and the engine.
+
+    onnx_backend    ONNX Runtime on the CPU
+    torch_backend   sentence-transformers' CrossEncoder on the CPU or a GPU
+    remote          a server with text-embeddings-inference's `/rerank`
+    local           what the two in this process share
+    pair_tokenizer  (query, passage) into token ids
+    text_cleaning   any value made safe for a tokenizer
+
+Imports `rerank.weights`, `rerank.outcomes` and `inference`; no settings.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from rerank.backends import EncodedPair
-from rerank.backends.pairs import Limits, PairTokenizer
-from rerank.engine.texts import clean
+from rerank.backends.pair_tokenizer import Limits, PairTokenizer
+from rerank.backends.text_cleaning import clean
 from rerank.outcomes import ModelUnavailable
 from rerank.weights.files import ModelFiles
 

@@ -9,7 +9,7 @@ from inference.bert_graph import UnsupportedArchitecture, cross_encoder_graph
 from inference.session import cpu_session
 from rerank.backends import EncodedPair
 from rerank.backends.local import LocalBackend
-from rerank.backends.pairs import Limits, pad
+from rerank.backends.pair_tokenizer import Limits, pad
 from rerank.outcomes import ModelUnavailable
 from rerank.weights.files import ModelFiles, load_weights
 

@@ -15,8 +15,8 @@ import httpx2
 import numpy as np
 
 from rerank.backends import EncodedPair
-from rerank.backends.pairs import Limits
-from rerank.engine.texts import clean, estimate_tokens
+from rerank.backends.pair_tokenizer import Limits
+from rerank.backends.text_cleaning import clean, estimate_tokens
 
 TEXTS_A_REQUEST = 32
 PREDICT_TIMEOUT = 10.0

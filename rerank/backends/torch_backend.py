@@ -7,7 +7,7 @@ import numpy as np
 
 from rerank.backends import EncodedPair
 from rerank.backends.local import LocalBackend
-from rerank.backends.pairs import Limits, pad
+from rerank.backends.pair_tokenizer import Limits, pad
 from rerank.outcomes import ModelUnavailable
 from rerank.weights.files import ModelFiles
 

@@ -17,12 +17,12 @@ import numpy as np
 
 from rerank import metrics
 from rerank.backends import Backend, EncodedPair
+from rerank.backends.text_cleaning import clean, estimate_tokens
 from rerank.engine.batching import plan_forwards
 from rerank.engine.breaker import CircuitBreaker, Permit, State
 from rerank.engine.cost import CostEstimate
 from rerank.engine.failures import describe, is_timeout
 from rerank.engine.jobs import Job
-from rerank.engine.texts import clean, estimate_tokens
 from rerank.outcomes import Skipped, SkipReason
 
 logger = logging.getLogger(__name__)

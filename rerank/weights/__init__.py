@@ -1,6 +1,7 @@
-"""The cross-encoder's files: where they are, whether they are the right ones, and the model made of them.
+"""The cross-encoder's files: where they are, and whether they are the right ones.
 
-files         hub name or folder to a checked directory
-loading       the directory to a backend
-random_model  a model of the specified shape with random weights, for measuring
+    files         hub name or folder to a checked directory
+    random_model  a model of the specified shape with random weights, for measuring
+
+Imports `rerank.outcomes` and `inference`; no settings.
 """

@@ -13,13 +13,22 @@ from typing import Any
 import numpy as np
 
 from inference.weights import UnreadableWeights, read_weights
-from rerank.config import ModelChoice
 from rerank.outcomes import ModelUnavailable
 
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 # What the torch backend's loader reads besides.
 EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "modules.json")
 REMEDY = "Run `manage.py fetch_models` where the model hub can be reached, or set RERANK_MODEL to a local directory."
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """Which weights, and how they may be had."""
+
+    name: str
+    revision: str
+    sha256: str
+    allow_download: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ class TestCrossEncoderInit:
 def twin(onnx: None) -> Any:
     """The library's own CrossEncoder on the same weights."""
     from rerank import config
-    from rerank.backends.pairs import Limits
+    from rerank.backends.pair_tokenizer import Limits
     from rerank.weights.files import locate, verify
 
     choice = config.model_choice()

@@ -12,7 +12,7 @@ django.setup()
 
 from rerank import flag, rerank_now, runtime, startup  # noqa: E402
 from rerank.backends import Backend  # noqa: E402
-from rerank.weights.loading import load_backend  # noqa: E402
+from rerank.loading import load_backend  # noqa: E402
 
 loaded_by: list[int] = []
 TEXTS = [f"memory number {number} about trains and tea" for number in range(24)]

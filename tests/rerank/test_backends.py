@@ -13,12 +13,11 @@ from tokenizers import Tokenizer
 from inference.bert_graph import UnsupportedArchitecture, cross_encoder_graph
 from rerank.backends import Backend
 from rerank.backends.onnx_backend import OnnxBackend
-from rerank.backends.pairs import Limits, PairTokenizer
+from rerank.backends.pair_tokenizer import Limits, PairTokenizer
 from rerank.backends.remote import RemoteBackend
 from rerank.backends.torch_backend import TorchBackend
-from rerank.config import ModelChoice
 from rerank.outcomes import ModelUnavailable
-from rerank.weights.files import ModelFiles, load_weights, locate, sha256_of, verify
+from rerank.weights.files import ModelChoice, ModelFiles, load_weights, locate, sha256_of, verify
 
 QUERY = "what does the agent remember about trains?"
 PASSAGES = [

@@ -8,8 +8,8 @@ from pytest_django import Settings
 
 from rerank import gpu, runtime, startup
 from rerank.checks import check_settings
+from rerank.loading import resolve_device
 from rerank.outcomes import GPURequired, ModelUnavailable
-from rerank.weights.loading import resolve_device
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rerank.backends.text_cleaning import clean
 from rerank.engine.batching import plan_forwards
-from rerank.engine.latency import LatencyWindow
-from rerank.engine.texts import clean
+from rerank.latency import LatencyWindow
 from rerank.ordering import FUSIONS, by_reciprocal_rank, by_score
 
 scores = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=60)

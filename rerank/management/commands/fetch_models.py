@@ -7,9 +7,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from rerank import config
+from rerank.loading import load_backend
 from rerank.outcomes import ModelUnavailable
 from rerank.weights.files import WEIGHTS, locate, sha256_of, verify
-from rerank.weights.loading import load_backend
 
 
 class Command(BaseCommand):
