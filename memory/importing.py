@@ -1,22 +1,10 @@
-"""Many documents from a stream of JSON lines: batched, resumable, and with every bad line named at the end.
-
-A line is a document as `POST memories/index` takes it, with a `doc_id`:
-
-    {"doc_id": "a", "text": "…", "source": "notes", "metadata": {}}
-
-or one of a BEIR corpus, `{"_id": "a", "title": "…", "text": "…"}`, whose title becomes the beginning of the text.
-"""
+"""Many documents from a stream of JSON lines: batched, resumable, and with every bad line named at the end."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
-
-from rest_framework.exceptions import ValidationError
 
 from memory.documents.document import Document
-from memory.documents.shape import documents_from
-from memory.documents.strict_json import strict_json
-from memory.exceptions import InvalidDocument, InvalidJSON
+from memory.documents.lines import BadLine, parse_line
 from memory.indexing import existing_doc_ids, index_documents
 
 
@@ -28,10 +16,6 @@ class ImportReport:
     chunks: int = 0
     skipped: int = 0
     bad: list[tuple[int, str]] = field(default_factory=list)
-
-
-class BadLine(ValueError):
-    """A line that is no document. The message says why."""
 
 
 def import_lines(
@@ -52,29 +36,6 @@ def import_lines(
         _store(user_id, batch, replace, report)
         progress(report, size)
     return report
-
-
-def parse_line(line: bytes) -> Document:
-    """The document on a line. Raises BadLine."""
-    try:
-        value = strict_json(line)
-        if not isinstance(value, dict):
-            raise BadLine("is no JSON object")
-        fields = _from_beir(value) if "_id" in value else value
-        if "doc_id" not in fields:
-            raise BadLine("doc_id: is missing")
-        (document,) = documents_from(fields)
-    except ValidationError as error:
-        raise BadLine(_first_finding(error.detail)) from None
-    except (InvalidDocument, InvalidJSON) as error:
-        raise BadLine(str(error)) from None
-    return document
-
-
-def _from_beir(value: dict[str, Any]) -> dict[str, Any]:
-    title, text = value.get("title") or "", value.get("text", "")
-    joined = f"{title} {text}" if title and isinstance(title, str) and isinstance(text, str) else text
-    return {"doc_id": value["_id"], "text": joined, "metadata": value.get("metadata") or {}}
 
 
 def _batches(lines: Iterable[bytes], size: int, report: ImportReport) -> Iterator[tuple[list[Document], int]]:
@@ -106,14 +67,3 @@ def _store(user_id: str, batch: list[Document], replace: bool, report: ImportRep
         indexed = index_documents(user_id=user_id, documents=batch)
         report.documents += len(indexed)
         report.chunks += sum(len(document.chunk_ids) for document in indexed)
-
-
-def _first_finding(detail: Any, place: str = "") -> str:
-    """`field: message` of the first finding in a serializer's errors, which nest as the data does."""
-    if isinstance(detail, dict):
-        name, inner = next(iter(detail.items()))
-        within = f"[{name}]" if isinstance(name, int) else f".{name}" if place else str(name)
-        return _first_finding(inner, place if name == "non_field_errors" else place + within)
-    if isinstance(detail, list):
-        return _first_finding(detail[0], place)
-    return f"{place}: {detail}" if place else str(detail)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memory.documents.document import Document
-from memory.importing import BadLine, parse_line
+from memory.documents.lines import BadLine, parse_line
 
 
 class BadDataset(ValueError):

@@ -5,6 +5,7 @@
     strict_json  JSON as RFC 8259 means it, from the bytes of a body or of a line
     fields       fields that take exactly what they say
     shape        the JSON of one document or of many, and the documents it stands for
+    lines        a document on a line of JSON
 
 The API and an import read documents here, `memory.indexing` stores them. Imports `index` and `memory.exceptions`.
 """

@@ -1,0 +1,55 @@
+"""A document on a line of JSON.
+
+As `POST memories/index` takes it, with a `doc_id`:
+
+    {"doc_id": "a", "text": "…", "source": "notes", "metadata": {}}
+
+or as a BEIR corpus has it, `{"_id": "a", "title": "…", "text": "…"}`, whose title becomes the beginning of the text.
+"""
+
+from typing import Any
+
+from rest_framework.exceptions import ValidationError
+
+from memory.documents.document import Document
+from memory.documents.shape import documents_from
+from memory.documents.strict_json import strict_json
+from memory.exceptions import InvalidDocument, InvalidJSON
+
+
+class BadLine(ValueError):
+    """A line that is no document. The message says why."""
+
+
+def parse_line(line: bytes) -> Document:
+    """The document on a line. Raises BadLine."""
+    try:
+        value = strict_json(line)
+        if not isinstance(value, dict):
+            raise BadLine("is no JSON object")
+        fields = _from_beir(value) if "_id" in value else value
+        if "doc_id" not in fields:
+            raise BadLine("doc_id: is missing")
+        (document,) = documents_from(fields)
+    except ValidationError as error:
+        raise BadLine(_first_finding(error.detail)) from None
+    except (InvalidDocument, InvalidJSON) as error:
+        raise BadLine(str(error)) from None
+    return document
+
+
+def _from_beir(value: dict[str, Any]) -> dict[str, Any]:
+    title, text = value.get("title") or "", value.get("text", "")
+    joined = f"{title} {text}" if title and isinstance(title, str) and isinstance(text, str) else text
+    return {"doc_id": value["_id"], "text": joined, "metadata": value.get("metadata") or {}}
+
+
+def _first_finding(detail: Any, place: str = "") -> str:
+    """`field: message` of the first finding in a serializer's errors, which nest as the data does."""
+    if isinstance(detail, dict):
+        name, inner = next(iter(detail.items()))
+        within = f"[{name}]" if isinstance(name, int) else f".{name}" if place else str(name)
+        return _first_finding(inner, place if name == "non_field_errors" else place + within)
+    if isinstance(detail, list):
+        return _first_finding(detail[0], place)
+    return f"{place}: {detail}" if place else str(detail)
