@@ -27,7 +27,11 @@ ROWS = "SELECT doc_id FROM memory_chunks"
 # What a door that was left out of order may answer: nothing, with an error.
 REFUSED = (SealedMemoryError, DatabaseError, psycopg.Error)
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    # The pool's threads draw random numbers while hypothesis draws its own.
+    pytest.mark.filterwarnings("ignore:Do not use the `random` module"),
+]
 
 
 @pytest.fixture(autouse=True)
