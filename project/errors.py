@@ -29,12 +29,12 @@ from memory.exceptions import (
     IntegrityFailure,
     InvalidDocument,
 )
+from project.content_security import ADMIN_PREFIX
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5
 DATABASE_AWAY = (OperationalError, InterfaceError)
-ADMIN_PREFIX = "/admin"
 
 FieldError = tuple[str, str]
 """A field's name (`documents[0].text`) and what is wrong with it."""

@@ -39,6 +39,17 @@ class PathFilter(logging.Filter):
         return True
 
 
+class SecurityFilter(logging.Filter):
+    """Takes what a caller made up, a host, an origin or a path, out of Django's security log, and the alarm with it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("django.security"):
+            record.reason = record.name.rpartition(".")[2]
+            record.msg, record.args, record.exc_info, record.exc_text = "request refused", (), None, None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
 class SafeJsonFormatter(JsonFormatter):
     """Time, level, logger, message, the record's scalar extras, and exceptions without their messages."""
 

@@ -55,6 +55,7 @@ MIDDLEWARE = [
     "project.middleware.RequestMiddleware",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "project.content_security.AdminPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -214,9 +215,13 @@ LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"request": {"()": "project.logs.RequestFilter"}, "path": {"()": "project.logs.PathFilter"}},
+    "filters": {
+        "request": {"()": "project.logs.RequestFilter"},
+        "path": {"()": "project.logs.PathFilter"},
+        "security": {"()": "project.logs.SecurityFilter"},
+    },
     "formatters": {"json": {"()": "project.logs.SafeJsonFormatter"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["request"]}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["request", "security"]}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "level": "INFO", "propagate": True},

@@ -41,6 +41,7 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
     options.binary_location = str(CHROMIUM)
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={tmp_path}"):
         options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
     driver.set_window_size(1440, 900)
     yield driver
@@ -68,8 +69,15 @@ def wait_for(browser: webdriver.Chrome, text: str) -> None:
     patient.until(lambda driver: text in driver.find_element(By.TAG_NAME, "body").text)
 
 
+def refusals(browser: webdriver.Chrome) -> list[str]:
+    """What the browser refused on the pages since the last call, by their Content-Security-Policy."""
+    entries = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    return [entry["message"] for entry in entries if "Content Security Policy" in entry["message"]]
+
+
 def look(browser: webdriver.Chrome, name: str) -> None:
     """No page is wider than its window, on a desk or on a telephone."""
+    assert not refusals(browser)
     for width in WIDTHS:
         browser.set_window_size(width, 900)
         # A headless window is never narrower than 500 pixels; the emulated screen is.
@@ -118,3 +126,23 @@ def test_a_rotation_is_requested_and_watched(browser: webdriver.Chrome, live_ser
         browser.get(f"{live_server.url}/admin/memory/tenants/")
         wait_for(browser, "3 tenants")
         look(browser, "tenants")
+
+
+PAGES = (
+    *("", "auth/user/", "auth/user/add/", "auth/group/add/", "memory/accesstoken/", "memory/accesstoken/add/"),
+    *("memory/serviceaccount/add/", "memory/tenants/", "keys/keyrecord/", "keys/rotationrun/"),
+    *("axes/accessattempt/", "password_change/"),
+)
+
+
+def test_no_page_of_the_admin_wants_what_its_policy_refuses(browser: webdriver.Chrome, live_server: LiveServer) -> None:
+    log_in(browser, live_server)
+    for page in PAGES:
+        browser.get(f"{live_server.url}/admin/{page}")
+        assert "Sealed Memory" in browser.title, (page, browser.title)
+        assert not refusals(browser), page
+    # And the browser does refuse: a policy that is not heeded would pass all of the above.
+    browser.execute_script(
+        "const made = document.createElement('script'); made.textContent = 'window.ran = 1'; document.body.append(made)"
+    )
+    assert refusals(browser) and not browser.execute_script("return window.ran")

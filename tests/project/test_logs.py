@@ -1,9 +1,11 @@
+import io
 import json
 import logging
 import sys
 from typing import Any
 
-from django.test import RequestFactory
+import pytest
+from django.test import Client, RequestFactory
 
 from project.logs import PathFilter, RequestFilter, SafeJsonFormatter, request_id
 
@@ -55,6 +57,26 @@ def test_exception_is_told_by_types_and_places_without_messages() -> None:
 def test_objects_and_statements_in_extras_are_left_out() -> None:
     made = line(request=RequestFactory().get("/?q=telling"), sql="SELECT 1", params=(SECRET,), thing=object())
     assert {"request", "sql", "params", "thing"}.isdisjoint(made)
+
+
+@pytest.mark.parametrize(
+    ("headers", "path"),
+    [
+        ({"Host": "telling.example.org"}, "/healthz?telling"),
+        ({"Host": "localhost", "Origin": "https://telling.example.org"}, "/admin/login/telling/"),
+    ],
+)
+def test_hosts_and_origins_that_are_refused_are_not_quoted(
+    headers: dict[str, str], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [handler] = [handler for handler in logging.getLogger().handlers if type(handler) is logging.StreamHandler]
+    written = io.StringIO()
+    monkeypatch.setattr(handler, "stream", written)
+    status = Client(enforce_csrf_checks=True, headers=headers).post(path).status_code
+    assert status in (400, 403)
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert "telling" not in written.getvalue()
+    assert [each["level"] for each in lines if each["logger"].startswith("django.security")] == ["WARNING"]
 
 
 def test_djangos_request_log_loses_its_path_and_answered_errors() -> None:
