@@ -1,4 +1,4 @@
-"""Where the keys stand: what the environment, the rows, the processes and the runs say, and what is safe to do next.
+"""The report of the keys: what the environment, the rows, the processes and the runs say, and what is safe to do next.
 
 Nothing here is read from a state that somebody set. `key_status` and the admin's page show the same report.
 """

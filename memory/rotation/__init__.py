@@ -7,7 +7,7 @@
     tenant_copy      rows read under one user hash, rebuilt and written under another
     orphans          rows under a hash that is no tenant's, deleted
     user_ids         a tenant's sealed user id, opened and compared with its hash
-    integrity        does everything still open, and does the index still say what the seals say?
+    integrity        inspects every tenant: whether all opens, and whether the index says what the seals say
     row_integrity    a tenant's rows compared with their seals
     findings         what such an inspection found
 

@@ -1,4 +1,4 @@
-"""Does everything that is stored still open, and does the index still say what the seals say?
+"""Inspects every tenant: whether everything opens, and whether the index says what the seals say.
 
 Tenant by tenant inside its door: the user id, the chunk count, and every row with what it is found by
 (`memory.rotation.row_integrity`). Across tenants, by the census: rows under a hash that is no tenant's, tenants under

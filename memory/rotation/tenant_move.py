@@ -1,4 +1,4 @@
-"""Moving one tenant to the user hash of the current HMAC key.
+"""Moves one tenant to the user hash of the current HMAC key.
 
 A small tenant moves in one transaction. A large one would keep its writers waiting, so it is copied first:
 
