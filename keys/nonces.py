@@ -95,6 +95,11 @@ def refuse(key_id: str) -> None:
     _accounts[key_id].close()
 
 
+def discard(key_id: str) -> None:
+    """Count a key no more that nothing is sealed under any longer, such as a benchmark's own."""
+    _accounts.pop(key_id, None)
+
+
 def forget() -> None:
     """Begin to count anew, as a new process does."""
     global _claiming
