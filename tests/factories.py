@@ -16,6 +16,8 @@ from django.test import Client
 from memory.access.tokens import ACT_FOR_USERS, AccessToken, ServiceAccount
 from memory.documents.document import Chunk, Document
 from memory.indexing import index_documents
+from memory.models import MemoryChunk
+from memory.rls import tenant_transaction
 from memory.search.filters import Scope
 from memory.search.retrieval import Match, query_memories
 
@@ -105,3 +107,29 @@ def recall(user_id: str, text: str, top_k: int = 5, **scope: Any) -> list[Match]
 def texts(matches: Sequence[Match]) -> list[str]:
     """The texts of matches, in order."""
     return [match.text for match in matches]
+
+
+def stored_texts(user_id: str) -> list[str]:
+    """The texts of all a user's chunks, sorted."""
+    with tenant_transaction(user_id):
+        return sorted(chunk.text for chunk in MemoryChunk.objects.all())
+
+
+WORDS = ["apollo", "launch", "budget", "meeting", "garden", "tomato", "river", "violin", "passport", "invoice"]
+
+
+def drawn_documents(rng: np.random.Generator, sizes: Sequence[int]) -> list[list[tuple[str, np.ndarray]]]:
+    """Documents of the given numbers of chunks, as pairs of a text of WORDS and an embedding."""
+    return [
+        [(" ".join(rng.choice(WORDS, rng.integers(3, 12))), rng.normal(size=DIM)) for _ in range(size)]
+        for size in sizes
+    ]
+
+
+def store_drawn(user_id: str, documents: Sequence[Sequence[tuple[str, np.ndarray]]], **fields: Any) -> list[UUID]:
+    """Store drawn documents as doc-0, doc-1, …; returns the ids of their chunks in order."""
+    made = [
+        Document(doc_id=f"doc-{number}", chunks=tuple(Chunk(*pair) for pair in pairs), **{"source": "", **fields})
+        for number, pairs in enumerate(documents)
+    ]
+    return [chunk_id for stored in index_documents(user_id=user_id, documents=made) for chunk_id in stored.chunk_ids]

@@ -6,81 +6,13 @@ specification has them there; `security` belongs to `sealing`, and `rls`, the do
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-APPS = ("database", "inference", "keys", "rerank", "memory", "project")
-MAY_IMPORT = {
-    "database": set(),
-    "inference": set(),
-    "keys": set(),
-    "rerank": {"inference"},
-    "memory": {"database", "inference", "keys", "rerank"},
-    "project": {"database", "inference", "keys", "rerank", "memory"},
-}
-# The rooms of memory from the ground up: each imports those before it.
-ROOMS = (
-    "sealing",
-    "tenancy",
-    "rls",
-    "access",
-    "index",
-    "documents",
-    "search",
-    "rotation",
-    "models",
-    "verbs",
-    "api",
-    "benchmarks",
-    "shell",
-)
-RERANK_ROOMS = ({"outcomes", "metrics", "latency"}, {"weights"}, {"backends"}, {"engine"})
-ROOM_OF_MODULE = {
-    **dict.fromkeys(("exceptions", "metrics", "security"), "sealing"),
-    **dict.fromkeys(("indexing", "importing", "listing", "erasure"), "verbs"),
-    # What Django looks for by name, and the commands: they may import everything.
-    **dict.fromkeys(("admin", "apps", "checks", "management"), "shell"),
-}
-MOST_ROOT_MODULES = 14
+from tests.floor_plan import APPS, MAY_IMPORT, MOST_ROOT_MODULES, RERANK_ROOMS, ROOMS, ROOT, imports, modules, room_of
 
-
-@cache
-def modules() -> Mapping[str, Path]:
-    """Every product module by its dotted name; migrations are frozen and no part of the plan."""
-    found = {}
-    for app in APPS:
-        for path in (ROOT / app).rglob("*.py"):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            if "migrations" not in parts:
-                found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-@cache
-def imports() -> Mapping[str, frozenset[str]]:
-    """The modules of ours that each module imports, also inside functions."""
-    return {name: frozenset(_imported(name, path)) - {name} for name, path in modules().items()}
-
-
-def _imported(name: str, path: Path) -> Iterator[str]:
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in modules())
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            for alias in node.names:
-                yield from [each for each in (f"{base}.{alias.name}", base) if each in modules()][:1]
-
-
-def room_of(module: str) -> str:
-    """`memory.search.candidates` → `search`, `memory.security` → `sealing`."""
-    first = (module.split(".") + [""])[1]
-    return ROOM_OF_MODULE.get(first, first)
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
 @pytest.mark.parametrize("app", APPS)
@@ -181,3 +113,53 @@ def test_every_room_says_what_lives_there() -> None:
     packages = [name for name, path in modules().items() if path.name == "__init__.py" and "management" not in name]
     silent = [name for name in packages if not ast.get_docstring(ast.parse(modules()[name].read_text()))]
     assert not silent
+
+
+def test_nothing_is_imported_from_a_test_module() -> None:
+    """What two test modules share lives in factories or in a module of helpers, where nothing is collected twice."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in TESTS
+        for name in _imported_names(path)
+        if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
+    ]
+    assert not wrong
+
+
+def _imported_names(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_test_can_run() -> None:
+    """None behind a `return`, and none inside another function, where pytest collects nothing."""
+    wrong = [f"{path.relative_to(ROOT)}: {name}" for path in TESTS for name in never_run(ast.parse(path.read_text()))]
+    assert not wrong
+
+
+def never_run(tree: ast.AST) -> Iterator[str]:
+    """Tests within functions, and statements behind one that leaves its block."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inner = [each for each in ast.walk(node) if each is not node]
+            yield from (each.name for each in inner if getattr(each, "name", None) and _is_test(each))
+        for block in (getattr(node, name, None) for name in ("body", "orelse", "finalbody")):
+            leaves = (
+                [isinstance(each, ast.Return | ast.Raise | ast.Continue | ast.Break) for each in block or ()]
+                if isinstance(block, list)
+                else []
+            )
+            if True in leaves[:-1]:
+                yield f"line {block[leaves.index(True) + 1].lineno}"
+
+
+def _is_test(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+
+
+def test_a_test_behind_a_return_or_in_a_function_is_found() -> None:
+    source = "def test_a():\n    def test_b(): ...\n    return\n    assert False\n"
+    assert list(never_run(ast.parse(source))) == ["test_b", "line 4"]

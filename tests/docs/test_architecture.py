@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_rooms import APPS, ROOM_OF_MODULE, ROOMS, imports, room_of
+from tests.floor_plan import APPS, ROOM_OF_MODULE, ROOMS, imports, room_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text()

@@ -13,7 +13,8 @@ from memory.index.reindexing import reindex_tenant
 from memory.index.stale_settings import check_stale_indexes, warn_of_stale_indexes
 from memory.models import MemoryChunk, MemoryTerm, MemoryVector, Tenant
 from memory.rls import tenant_transaction
-from tests.memory.search.test_hybrid_search import found, made_documents, store
+from tests.factories import drawn_documents, store_drawn
+from tests.memory.search.searches import found
 
 ALICE, BOB = "person:1", "person:2"
 
@@ -54,7 +55,7 @@ def test_a_turned_rotation_changes_no_answer_before_during_and_after(settings, r
     settings.MEMORY_VECTOR_ROTATION = before
     vector = rng.normal(size=384)
     for user in (ALICE, BOB):
-        store(user, made_documents(rng, [1, 4, 2]))
+        store_drawn(user, drawn_documents(rng, [1, 4, 2]))
     expected, old = answers(ALICE, vector), stored_vector(ALICE)
     settings.MEMORY_VECTOR_ROTATION = not before
     assert answers(ALICE, vector) == expected
@@ -70,16 +71,16 @@ def test_a_turned_rotation_changes_no_answer_before_during_and_after(settings, r
 
 
 def test_rows_written_meanwhile_follow_their_tenant(settings, rng):
-    store(ALICE, made_documents(rng, [3]))
+    store_drawn(ALICE, drawn_documents(rng, [3]))
     settings.MEMORY_VECTOR_ROTATION = False
     vector = rng.normal(size=384)
-    (new,) = store(ALICE, [[("zeppelin", vector)]])
+    (new,) = store_drawn(ALICE, [[("zeppelin", vector)]])
     (best, *_) = found(ALICE, "zeppelin", vector)
     assert (best.id, best.dense) == (new, pytest.approx(1, abs=1e-5))
 
 
 def test_another_language_is_asked_for_only_once_it_is_indexed(settings, rng):
-    (german, _) = store(ALICE, [[("Die Häuser", np.ones(384))], [("etwas", np.ones(384))]])
+    (german, _) = store_drawn(ALICE, [[("Die Häuser", np.ones(384))], [("etwas", np.ones(384))]])
     settings.MEMORY_LEXICAL_LANGUAGE = "german"
     assert found(ALICE, "Haus", np.ones(384))[0].lexical == 0
     reindex()
@@ -90,7 +91,7 @@ def test_another_language_is_asked_for_only_once_it_is_indexed(settings, rng):
 def test_a_new_filter_key_finds_old_rows_after_a_reindex_and_refuses_before(settings, rng):
     from memory.exceptions import InvalidFilter
 
-    store(ALICE, made_documents(rng, [2]), metadata={"project": "apollo"})
+    store_drawn(ALICE, drawn_documents(rng, [2]), metadata={"project": "apollo"})
     settings.MEMORY_FILTERABLE_METADATA = ["project"]
     with pytest.raises(InvalidFilter):
         found(ALICE, "x", np.ones(384), metadata={"project": "apollo"})
@@ -99,9 +100,9 @@ def test_a_new_filter_key_finds_old_rows_after_a_reindex_and_refuses_before(sett
 
 
 def test_a_new_model_embeds_texts_anew_and_keywords_answer_until_then(settings, rng, monkeypatch):
-    documents = made_documents(rng, [1, 1, 1])
+    documents = drawn_documents(rng, [1, 1, 1])
     documents[2][0] = ("the zeppelin", documents[2][0][1])
-    ids = store(ALICE, documents)
+    ids = store_drawn(ALICE, documents)
     settings.MEMORY_EMBEDDING_MODEL = "another"
     meanwhile = found(ALICE, "zeppelin", documents[0][0][1], model="another")
     assert (meanwhile[0].id, meanwhile[0].score) == (ids[2], pytest.approx(0.5))
@@ -114,8 +115,8 @@ def test_a_new_model_embeds_texts_anew_and_keywords_answer_until_then(settings, 
 
 
 def test_clients_embeddings_can_be_kept(settings, rng):
-    documents = made_documents(rng, [1])
-    (only,) = store(ALICE, documents)
+    documents = drawn_documents(rng, [1])
+    (only,) = store_drawn(ALICE, documents)
     settings.MEMORY_EMBEDDING_MODEL = "another"
     reindex("--keep-embeddings")
     assert found(ALICE, "", documents[0][0][1])[0].dense == pytest.approx(1, abs=1e-5)
@@ -123,7 +124,7 @@ def test_clients_embeddings_can_be_kept(settings, rng):
 
 def test_a_stopped_run_goes_on_where_it_was(settings, rng, monkeypatch):
     for user in (ALICE, BOB):
-        store(user, made_documents(rng, [3]))
+        store_drawn(user, drawn_documents(rng, [3]))
     settings.MEMORY_VECTOR_ROTATION = False
     real, calls = reindexing._write, []
 
@@ -142,7 +143,7 @@ def test_a_stopped_run_goes_on_where_it_was(settings, rng, monkeypatch):
 
 
 def test_rows_that_do_not_open_are_counted_and_the_rest_is_done(settings, rng):
-    ids = store(ALICE, made_documents(rng, [3]))
+    ids = store_drawn(ALICE, drawn_documents(rng, [3]))
     with tenant_transaction(ALICE) as user_hash:
         from django.db import connection
 
@@ -160,7 +161,7 @@ def test_rows_that_do_not_open_are_counted_and_the_rest_is_done(settings, rng):
 
 def test_an_outgrown_tenant_is_back_in_the_indexes(settings, rng):
     settings.MEMORY_EXACT_SCAN_MAX = 50
-    store(ALICE, made_documents(rng, [1] * 80))
+    store_drawn(ALICE, drawn_documents(rng, [1] * 80))
     assert "0 rows rebuilt, 80 moved" in reindex()
     settings.MEMORY_VECTOR_ROTATION = False
     assert "80 rows rebuilt, 80 moved" in reindex("--graph")
@@ -172,7 +173,7 @@ def test_an_outgrown_tenant_is_back_in_the_indexes(settings, rng):
 
 
 def test_stale_tenants_are_noticed(settings, rng, caplog):
-    store(ALICE, made_documents(rng, [1]))
+    store_drawn(ALICE, drawn_documents(rng, [1]))
     assert check_stale_indexes(databases=["default"]) == []
     settings.MEMORY_LEXICAL_INDEX = False
     (warning,) = check_stale_indexes(databases=["default"])

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from cryptography.exceptions import InvalidTag
 from django.conf import settings
 from django.db import connections
@@ -12,19 +11,12 @@ from django.test import override_settings
 
 from keys.generation import generate_key
 from keys.keyring import Key, get_keyring, parse_key
-from memory.documents.document import Chunk, Document
-from memory.indexing import index_documents
-from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
 from memory.security import aad_for, hmac_user, open_under
+from tests.factories import remember, stored_texts
 
 USERS = ("person:1", "person:2", "person:3")
 ROWS_EACH = 7
-
-
-def embedding(seed: int) -> np.ndarray:
-    vector = np.random.default_rng(seed).standard_normal(settings.MEMORY_EMBEDDING_DIM).astype("float32")
-    return vector / np.linalg.norm(vector)
 
 
 def text_of(user_id: str, number: int) -> str:
@@ -32,13 +24,8 @@ def text_of(user_id: str, number: int) -> str:
 
 
 def store(user_id: str, *numbers: int) -> None:
-    index_documents(
-        user_id=user_id,
-        documents=[
-            Document(f"doc-{number}", "test", (Chunk(text_of(user_id, number), embedding(number)),), {"n": number})
-            for number in numbers
-        ],
-    )
+    for number in numbers:
+        remember(user_id, f"doc-{number}", text_of(user_id, number), metadata={"n": number})
 
 
 def store_all() -> None:
@@ -55,14 +42,9 @@ def promoted(new: str | None = None, *, accept_old: bool = True) -> Iterator[tup
         yield parse_key(old), get_keyring().sealing
 
 
-def texts(user_id: str) -> list[str]:
-    with tenant_transaction(user_id):
-        return sorted(chunk.text for chunk in MemoryChunk.objects.all())
-
-
 def assert_all_readable() -> None:
     for user_id in USERS:
-        assert texts(user_id) == sorted(text_of(user_id, number) for number in range(ROWS_EACH))
+        assert stored_texts(user_id) == sorted(text_of(user_id, number) for number in range(ROWS_EACH))
 
 
 def all_blobs() -> list[tuple[str, bytes]]:

@@ -30,6 +30,7 @@ from memory.rotation.resealing import ALONG_THE_KEY, AT_THEIR_PLACES, sealed_tab
 from memory.security import aad_for, hmac_user, seal
 from memory.tenancy.cursors import sending
 from memory.tenancy.planner_settings import planner_settings
+from tests.factories import stored_texts
 from tests.memory.rotation.rotating import (
     ROWS_EACH,
     USERS,
@@ -42,7 +43,6 @@ from tests.memory.rotation.rotating import (
     store_all,
     tamper,
     text_of,
-    texts,
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -143,7 +143,7 @@ def test_the_old_key_removed_too_early_is_named_and_nothing_is_lost() -> None:
         with pytest.raises(MissingKeys, match=old_id):
             run()
     with promoted(new):
-        assert texts("person:1") == [text_of("person:1", 1)]
+        assert stored_texts("person:1") == [text_of("person:1", 1)]
         assert run().verified
 
 
@@ -328,7 +328,7 @@ def test_rows_deleted_and_tenants_added_meanwhile_do_no_harm() -> None:
         steps.observer = between
         assert run().verified
         assert key_ids() == {new.key_id}
-        assert len(texts("person:4")) == 2
+        assert len(stored_texts("person:4")) == 2
 
 
 # --- Pace, plan, command ----------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from keys.status import key_report
 from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
 from memory.rotation.encryption_key import EncryptionKeyMover
+from tests.factories import stored_texts
 from tests.memory.rotation.rotating import (
     all_blobs,
     assert_only_opens_with,
@@ -30,7 +31,6 @@ from tests.memory.rotation.rotating import (
     promoted,
     store,
     store_all,
-    texts,
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -85,7 +85,7 @@ def rotate_and_die_at(number: int) -> int:
 def test_killed_at_every_step_it_finishes_when_run_again() -> None:
     for user_id in USERS:
         store(user_id, *range(ROWS_EACH))
-    before = {user_id: texts(user_id) for user_id in USERS}
+    before = {user_id: stored_texts(user_id) for user_id in USERS}
     keys = [settings.MEMORY_ENCRYPTION_KEY, generate_key()]
     with rotating(keys) as (_, new):
         names = steps_of_a_rotation()
@@ -108,7 +108,7 @@ def test_killed_at_every_step_it_finishes_when_run_again() -> None:
             Lease.objects.all().delete()  # its 30 seconds are over
             assert rotate(EncryptionKeyMover(), started_by="test", pace=PACE).verified, f"step {number}, {name}"
             assert_under(new)
-            assert {user_id: texts(user_id) for user_id in USERS} == before
+            assert {user_id: stored_texts(user_id) for user_id in USERS} == before
             assert key_report().removable == [old.key_id]
 
 

@@ -10,8 +10,8 @@ from memory.index.recipe import configured
 from memory.index.tail import index_tail
 from memory.rls import tenant_transaction
 from memory.search import candidates
-from tests.memory.search.test_graph_search import path_of
-from tests.memory.search.test_hybrid_search import found, made_documents, store
+from tests.factories import drawn_documents, store_drawn
+from tests.memory.search.searches import found, path_of
 
 ALICE = "person:1"
 
@@ -39,7 +39,7 @@ def expectation(monkeypatch):
     "changes", [{"rotation": False}, {"language": "german"}, {"language": None}, {"model": "another"}]
 )
 def test_a_wrong_expectation_changes_no_answer(rng, expectation, changes):
-    store(ALICE, made_documents(rng, [3] * 20))
+    store_drawn(ALICE, drawn_documents(rng, [3] * 20))
     vector = rng.normal(size=384)
     expected = [(c.id, c.score) for c in found(ALICE, "apollo rivers", vector)]
     expectation(replace(configured(), **changes))
@@ -50,13 +50,13 @@ def test_a_wrong_expectation_changes_no_answer(rng, expectation, changes):
 
 def test_a_filter_that_the_expected_recipe_does_not_know(rng, settings, expectation):
     settings.MEMORY_FILTERABLE_METADATA = ["project"]
-    store(ALICE, made_documents(rng, [1] * 3), metadata={"project": "apollo"})
+    store_drawn(ALICE, drawn_documents(rng, [1] * 3), metadata={"project": "apollo"})
     expectation(replace(configured(), labels=()))
     assert len(found(ALICE, "", np.ones(384), metadata={"project": "apollo"})) == 3
 
 
 def test_a_tenant_that_has_outgrown_the_scan_or_is_gone(rng, settings, expectation):
-    store(ALICE, made_documents(rng, [1] * 30))
+    store_drawn(ALICE, drawn_documents(rng, [1] * 30))
     found(ALICE, "apollo", np.ones(384))
     settings.MEMORY_EXACT_SCAN_MAX = 20
     index_tail(user_id=ALICE, limit=100)
@@ -69,6 +69,6 @@ def test_a_tenant_that_has_outgrown_the_scan_or_is_gone(rng, settings, expectati
 def test_a_full_memory_starts_again(rng, monkeypatch, expectation):
     monkeypatch.setattr(candidates, "REMEMBERED", 1)
     for user in (ALICE, "person:2"):
-        store(user, made_documents(rng, [1]))
+        store_drawn(user, drawn_documents(rng, [1]))
         found(user, "apollo", np.ones(384))
         assert len(candidates._recipes) == 1

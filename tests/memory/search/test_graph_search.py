@@ -10,7 +10,6 @@ from asgiref.sync import async_to_sync
 from django.db import connection, connections
 
 from database.roles import as_owner
-from memory import metrics
 from memory.documents.document import Chunk, Document
 from memory.index.tail import index_tail
 from memory.indexing import index_documents, index_memory_chunk
@@ -21,12 +20,13 @@ from memory.search.exact_scan import PINS as EXACT_PINS
 from memory.search.exact_scan import exact_scan
 from memory.search.filters import Scope
 from memory.search.graph_search import PINS, holding, nearest, rescored
-from memory.search.search_parameters import SearchParameters, Weights, search_parameters
+from memory.search.search_parameters import Weights
 from memory.tenancy.cursors import sending
 from memory.tenancy.planner_settings import planner_settings
+from tests.factories import WORDS, drawn_documents, store_drawn
 from tests.memory.brute_force import fused
 from tests.memory.plans import nodes, planned, scans, times_prepared
-from tests.memory.search.test_hybrid_search import WORDS, found, made_documents, store
+from tests.memory.search.searches import asked, found, path_of
 from tests.memory.waiting import in_thread, wait_until_one_waits
 
 ALICE, MALLORY = "person:1", "person:2"
@@ -43,22 +43,10 @@ def small_tiers(settings):
 
 
 def outgrown_tenant(rng, user_id=ALICE, sizes=(1, 5, 3) * 60):
-    documents = made_documents(rng, sizes)
-    ids = store(user_id, documents)
+    documents = drawn_documents(rng, sizes)
+    ids = store_drawn(user_id, documents)
     index_tail(user_id=user_id, limit=10_000)
     return documents, ids
-
-
-def asked(user_hash, vector, text="apollo river", **options) -> SearchParameters:
-    return search_parameters(user_hash, vector=vector, query=text, limit=24, **options)
-
-
-def path_of(user_id, vector, text="apollo river", **options):
-
-    before = {path: metrics.CANDIDATE_SEARCHES.labels(path)._value.get() for path in ("graph", "exact")}
-    candidates = found(user_id, text, vector, **options)
-    (path,) = [p for p, count in before.items() if metrics.CANDIDATE_SEARCHES.labels(p)._value.get() > count]
-    return path, candidates
 
 
 @pytest.mark.django_db
@@ -102,14 +90,14 @@ def store_one(user_id, doc_id, text, vector, source=""):
 
 @pytest.mark.django_db
 def test_a_tenant_below_the_boundary_stays_out_of_the_indexes(small_tiers, rng):
-    store(ALICE, made_documents(rng, [1] * 100))
+    store_drawn(ALICE, drawn_documents(rng, [1] * 100))
     assert index_tail(user_id=ALICE, limit=1000) == 0
     assert path_of(ALICE, rng.normal(size=384))[0] == "exact"
 
 
 @pytest.mark.django_db
 def test_writes_move_an_outgrown_tenant_into_the_indexes(small_tiers, rng):
-    store(ALICE, made_documents(rng, [1] * 110))
+    store_drawn(ALICE, drawn_documents(rng, [1] * 110))
     for number in range(14):
         store_one(ALICE, f"more-{number}", "apollo", rng.normal(size=384))
     with tenant_transaction(ALICE):
@@ -123,7 +111,7 @@ def test_writes_move_an_outgrown_tenant_into_the_indexes(small_tiers, rng):
 def test_a_failing_move_does_not_fail_the_write(small_tiers, rng, monkeypatch, caplog):
     from memory.index import tail
 
-    store(ALICE, made_documents(rng, [1] * 110))
+    store_drawn(ALICE, drawn_documents(rng, [1] * 110))
     monkeypatch.setattr(tail, "TAIL", "SELECT id, lexical FROM nowhere WHERE user_hash = %s LIMIT %s")
     assert store_one(ALICE, "more", "apollo", rng.normal(size=384))
     assert "wait outside the index" in caplog.text
@@ -134,7 +122,7 @@ def test_a_deletion_and_a_move_of_the_same_rows_never_deadlock(small_tiers, rng,
     from memory.erasure import delete_document
     from memory.index import tail
 
-    store(ALICE, made_documents(rng, [110]))
+    store_drawn(ALICE, drawn_documents(rng, [110]))
     holds_rows, delete_waits = threading.Event(), threading.Event()
     insert_terms = tail.insert
 
@@ -212,7 +200,7 @@ def test_planted_vectors_change_nothing(settings, small_tiers, rng, rotation):
     outgrown_tenant(rng, sizes=(1,) * 300)
     vector = rng.normal(size=384)
     before = [c.id for c in found(ALICE, "apollo river", vector)]
-    store(MALLORY, [[("apollo river", vector)] * 600])
+    store_drawn(MALLORY, [[("apollo river", vector)] * 600])
     index_tail(user_id=MALLORY, limit=1000)
     path, candidates = path_of(ALICE, vector)
     assert [c.id for c in candidates] == before
@@ -256,7 +244,7 @@ def test_the_pins_end_with_their_statement(small_tiers, rng):
 @pytest.mark.parametrize("text", ["apollo river", ""])
 def test_the_exact_scan_reads_the_tenant_and_never_the_graph(rng, scope, text):
     for user in (ALICE, MALLORY, "person:3"):
-        store(user, made_documents(rng, [2] * 60))
+        store_drawn(user, drawn_documents(rng, [2] * 60))
     with tenant_transaction(ALICE) as user_hash, sending() as send, planner_settings(send, EXACT_PINS):
         plan = planned(send, exact_scan(asked(user_hash, rng.normal(size=384), text=text, scope=Scope(**scope))))
     (scan,) = [node for node in nodes(plan) if node.get("Relation Name") == "memory_vectors"]
@@ -270,7 +258,7 @@ def test_the_exact_scan_reads_the_tenant_and_never_the_graph(rng, scope, text):
 @pytest.mark.parametrize("boundary", [1000, 100])
 def test_no_step_is_repeated_for_a_tenant_that_the_statistics_do_not_know(settings, rng, boundary):
     settings.MEMORY_EXACT_SCAN_MAX = boundary
-    store(MALLORY, made_documents(rng, [1] * 200))
+    store_drawn(MALLORY, drawn_documents(rng, [1] * 200))
     with as_owner() as owner, owner.cursor() as cursor:
         for table in ("tenants", "memory_chunks", "memory_vectors"):
             cursor.execute(f"ANALYZE {table}")
@@ -295,7 +283,7 @@ def test_no_step_is_repeated_for_a_tenant_that_the_statistics_do_not_know(settin
 
 @pytest.mark.django_db
 def test_a_search_is_prepared_once_and_only_where_the_settings_allow_it(rng):
-    store(ALICE, made_documents(rng, [2] * 30))
+    store_drawn(ALICE, drawn_documents(rng, [2] * 30))
     for _ in range(3):
         found(ALICE, "apollo", rng.normal(size=384))
     assert times_prepared("WITH scanned AS") == 1
@@ -345,7 +333,7 @@ def test_growing_through_the_boundary_under_load_always_answers(small_tiers, rng
 
 @pytest.mark.django_db(transaction=True)
 def test_an_asynchronous_write_moves_rows_too(small_tiers, rng):
-    store(ALICE, made_documents(rng, [1] * 110))
+    store_drawn(ALICE, drawn_documents(rng, [1] * 110))
 
     async def write():
         async with await connection.connect_async() as conn:

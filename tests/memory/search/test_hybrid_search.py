@@ -10,12 +10,11 @@ from memory.exceptions import InvalidFilter
 from memory.indexing import index_documents
 from memory.models import MemoryChunk, MemoryVector
 from memory.rls import tenant_transaction
-from memory.search.filters import Scope
-from memory.search.retrieval import find_candidates, query_memories
+from memory.search.retrieval import query_memories
 from memory.search.search_parameters import Weights
+from tests.factories import drawn_documents, store_drawn
 from tests.memory.brute_force import fused
-
-WORDS = ["apollo", "launch", "budget", "meeting", "garden", "tomato", "river", "violin", "passport", "invoice"]
+from tests.memory.search.searches import found
 
 pytestmark = pytest.mark.django_db
 
@@ -25,39 +24,12 @@ def rng():
     return np.random.default_rng(5)
 
 
-def made_documents(rng, sizes):
-    """Documents of the given numbers of chunks, as (text, embedding) pairs."""
-    return [
-        [(" ".join(rng.choice(WORDS, rng.integers(3, 12))), rng.normal(size=384)) for _ in range(size)]
-        for size in sizes
-    ]
-
-
-def store(user_id, documents, **fields):
-    indexed = index_documents(
-        user_id=user_id,
-        documents=[
-            Document(
-                doc_id=f"doc-{number}", chunks=tuple(Chunk(*chunk) for chunk in document), **{"source": "", **fields}
-            )
-            for number, document in enumerate(documents)
-        ],
-    )
-    return [chunk_id for document in indexed for chunk_id in document.chunk_ids]
-
-
-def found(user_id, query, vector, limit=24, weights=None, model=None, **scope):
-    return find_candidates(
-        user_id=user_id, query=query, vector=vector, limit=limit, weights=weights, model=model, scope=Scope(**scope)
-    )[1]
-
-
 @pytest.mark.parametrize("rotation", [True, False])
 @pytest.mark.parametrize("query", ["when is the apollo launch", "tomato tomato river", "nothing known here", "the"])
 def test_the_best_are_those_of_brute_force(rng, settings, rotation, query):
     settings.MEMORY_VECTOR_ROTATION = rotation
-    documents = made_documents(rng, [1, 7, 2, 1, 30, 3, 1, 1])
-    ids = store("person:1", documents)
+    documents = drawn_documents(rng, [1, 7, 2, 1, 30, 3, 1, 1])
+    ids = store_drawn("person:1", documents)
     vector = rng.normal(size=384)
     expected = fused(query, vector, documents)
     candidates = found("person:1", query, vector)
@@ -68,8 +40,8 @@ def test_the_best_are_those_of_brute_force(rng, settings, rotation, query):
 @pytest.mark.parametrize(("lexical", "neighbour"), [(0.0, 0.0), (0.0, 0.25), (2.0, 0.0)])
 def test_weights_are_settings(rng, settings, lexical, neighbour):
     settings.MEMORY_LEXICAL_WEIGHT, settings.MEMORY_NEIGHBOUR_WEIGHT = lexical, neighbour
-    documents = made_documents(rng, [5, 5, 5])
-    ids = store("person:1", documents)
+    documents = drawn_documents(rng, [5, 5, 5])
+    ids = store_drawn("person:1", documents)
     vector = rng.normal(size=384)
     expected = fused("apollo budget", vector, documents, lexical=lexical, neighbour=neighbour)
     assert found("person:1", "apollo budget", vector)[0].id == ids[int(np.argmax(expected))]
@@ -78,8 +50,8 @@ def test_weights_are_settings(rng, settings, lexical, neighbour):
 @pytest.mark.parametrize("weight", [0.25, 0.6])
 def test_rows_beside_the_best_are_found_that_are_not_among_the_best_themselves(rng, settings, weight):
     settings.MEMORY_NEIGHBOUR_WEIGHT = weight
-    documents = made_documents(rng, [5] * 40)
-    ids = store("person:1", documents)
+    documents = drawn_documents(rng, [5] * 40)
+    ids = store_drawn("person:1", documents)
     lifted = 0
     for number in range(20):
         vector = documents[number][2][1] + rng.normal(size=384)
@@ -94,17 +66,17 @@ def test_rows_beside_the_best_are_found_that_are_not_among_the_best_themselves(r
 
 
 def test_keywords_alone_can_decide(rng):
-    documents = made_documents(rng, [1] * 40)
+    documents = drawn_documents(rng, [1] * 40)
     documents[17][0] = ("the zeppelin is in the shed", -np.ones(384))
-    ids = store("person:1", documents)
+    ids = store_drawn("person:1", documents)
     weights = Weights(dense=0.0, lexical=1.0, neighbour=0.0)
     assert found("person:1", "zeppelins", np.ones(384), weights=weights)[0].id == ids[17]
 
 
 def test_without_the_index_vectors_decide(rng, settings):
     settings.MEMORY_LEXICAL_INDEX = False
-    documents = made_documents(rng, [1] * 5)
-    ids = store("person:1", documents)
+    documents = drawn_documents(rng, [1] * 5)
+    ids = store_drawn("person:1", documents)
     with tenant_transaction("person:1"):
         assert set(MemoryVector.objects.values_list("lexical", flat=True)) == {None}
     vector = documents[3][0][1]
@@ -114,8 +86,8 @@ def test_without_the_index_vectors_decide(rng, settings):
 
 
 def test_stored_vectors_are_turned_and_chunks_give_back_the_original(rng):
-    documents = made_documents(rng, [1])
-    store("person:1", documents)
+    documents = drawn_documents(rng, [1])
+    store_drawn("person:1", documents)
     original = documents[0][0][1]
     with tenant_transaction("person:1"):
         row = MemoryVector.objects.get()
@@ -124,8 +96,8 @@ def test_stored_vectors_are_turned_and_chunks_give_back_the_original(rng):
 
 
 def test_the_parts_of_a_score_add_up_when_asked(rng):
-    documents = made_documents(rng, [6])
-    store("person:1", documents)
+    documents = drawn_documents(rng, [6])
+    store_drawn("person:1", documents)
     asked = {"user_id": "person:1", "query": "apollo river", "top_k": 6, "embedding": rng.normal(size=384)}
     for match in query_memories(**asked, explain=True).matches:
         parts = match.explanation
@@ -137,9 +109,9 @@ def test_the_parts_of_a_score_add_up_when_asked(rng):
 
 
 def test_a_chunk_between_deleted_ones_has_no_neighbours(rng):
-    documents = made_documents(rng, [3, 1])
+    documents = drawn_documents(rng, [3, 1])
     documents[0][1] = ("zeppelin", documents[0][1][1])
-    ids = store("person:1", documents)
+    ids = store_drawn("person:1", documents)
     with tenant_transaction("person:1"):
         MemoryChunk.objects.filter(id__in=[ids[0], ids[2]]).delete()
     best = found("person:1", "zeppelin", documents[0][1][1])[0]
@@ -148,7 +120,7 @@ def test_a_chunk_between_deleted_ones_has_no_neighbours(rng):
 
 @pytest.mark.parametrize("filters", [{"source": "mail"}, {"doc_id": "doc-1"}])
 def test_filters_by_source_and_document(rng, filters):
-    store("person:1", made_documents(rng, [2]), source="chat")
+    store_drawn("person:1", drawn_documents(rng, [2]), source="chat")
     index_documents(
         user_id="person:1",
         documents=[Document(doc_id="doc-1", source="mail", chunks=(Chunk("apollo", np.ones(384)),))],
@@ -157,7 +129,7 @@ def test_filters_by_source_and_document(rng, filters):
 
 
 def test_filters_by_time(rng):
-    store("person:1", made_documents(rng, [1]))
+    store_drawn("person:1", drawn_documents(rng, [1]))
     now, minute = datetime.now(UTC), timedelta(minutes=1)
     ones = np.ones(384)
     assert len(found("person:1", "x", ones, created_after=now - minute, created_before=now + minute)) == 1
@@ -200,7 +172,7 @@ def test_two_tenants_carry_different_labels(settings):
     settings.MEMORY_FILTERABLE_METADATA = ["project"]
     carried = set()
     for user in ("person:1", "person:2"):
-        store(user, [[("text", np.ones(384))]], metadata={"project": "apollo"})
+        store_drawn(user, [[("text", np.ones(384))]], metadata={"project": "apollo"})
         with tenant_transaction(user):
             carried.add(tuple(MemoryVector.objects.get().labels))
     assert len(carried) == 2
@@ -210,16 +182,16 @@ def test_two_tenants_carry_different_labels(settings):
     "query", ["the of and", "🙂🎉", "東京都の天気", "word " * 10_000, " ".join(map(str, range(10_000)))]
 )
 def test_takes_any_query(rng, query):
-    store("person:1", made_documents(rng, [3, 1]))
+    store_drawn("person:1", drawn_documents(rng, [3, 1]))
     assert len(found("person:1", query, rng.normal(size=384))) == 4
 
 
 def test_no_rows_one_row_and_nothing_but_duplicates(rng):
     ones = np.ones(384)
     assert found("person:1", "apollo", ones) == []
-    store("person:1", [[("apollo", ones)]])
+    store_drawn("person:1", [[("apollo", ones)]])
     assert len(found("person:1", "apollo", ones)) == 1
-    store("person:2", [[("apollo", ones)]] * 60)
+    store_drawn("person:2", [[("apollo", ones)]] * 60)
     candidates = found("person:2", "apollo", ones)
     assert len({c.id for c in candidates}) == 24
     assert [c.score for c in candidates] == pytest.approx([1.5] * 24, abs=1e-4)

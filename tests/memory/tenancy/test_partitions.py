@@ -22,9 +22,9 @@ from memory.tenancy.cursors import sending
 from memory.tenancy.live_database import assert_live_database
 from memory.tenancy.partitions import TABLES, NotPartitionable, partition, partitions
 from memory.tenancy.planner_settings import planner_settings
+from tests.factories import drawn_documents, store_drawn
 from tests.memory.plans import planned, scans
-from tests.memory.search.test_graph_search import asked, path_of
-from tests.memory.search.test_hybrid_search import found, made_documents, store
+from tests.memory.search.searches import asked, found, path_of
 
 ALICE, BOB = "person:1", "person:2"
 
@@ -118,8 +118,8 @@ def test_a_partition_without_its_guard_is_refused(partitioned, sabotage):
 
 def test_tenants_are_answered_alike_and_apart(partitioned, settings, rng):
     settings.MEMORY_EXACT_SCAN_MAX = 100
-    documents, vector = made_documents(rng, [3] * 50), rng.normal(size=384)
-    ids = store(ALICE, documents)
+    documents, vector = drawn_documents(rng, [3] * 50), rng.normal(size=384)
+    ids = store_drawn(ALICE, documents)
     exact = {c.id for c in found(ALICE, "", vector, limit=5)}
     index_tail(user_id=ALICE, limit=1000)
     assert path_of(ALICE, vector)[0] == "graph"
@@ -129,7 +129,7 @@ def test_tenants_are_answered_alike_and_apart(partitioned, settings, rng):
 
 def test_one_partition_is_read(partitioned, settings, rng):
     settings.MEMORY_EXACT_SCAN_MAX = 10
-    store(ALICE, made_documents(rng, [1] * 60))
+    store_drawn(ALICE, drawn_documents(rng, [1] * 60))
     index_tail(user_id=ALICE, limit=1000)
     with tenant_transaction(ALICE) as user_hash, sending() as send:
         ask = asked(user_hash, rng.normal(size=384))
@@ -143,7 +143,7 @@ def test_one_partition_is_read(partitioned, settings, rng):
 
 
 def test_tables_with_rows_are_left_alone(transactional_db, rng):
-    store(ALICE, made_documents(rng, [2]))
+    store_drawn(ALICE, drawn_documents(rng, [2]))
     with pytest.raises(CommandError, match="holds rows"):
         migrate("--partitions", "2")
     assert_live_database()

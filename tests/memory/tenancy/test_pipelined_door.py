@@ -10,7 +10,8 @@ from keys.keyring import get_keyring
 from memory.exceptions import OutsideTenantTransaction
 from memory.rls import open_user_hash, tenant_transaction
 from memory.tenancy.cursors import sending
-from tests.memory.search.test_hybrid_search import found, made_documents, store
+from tests.factories import drawn_documents, store_drawn
+from tests.memory.search.searches import found
 
 ALICE, BOB = "person:1", "person:2"
 ROWS = "SELECT count(*) FROM memory_vectors"
@@ -18,8 +19,8 @@ ROWS = "SELECT count(*) FROM memory_vectors"
 
 @pytest.fixture
 def stored(rng):
-    store(ALICE, made_documents(rng, [2]))
-    store(BOB, made_documents(rng, [3]))
+    store_drawn(ALICE, drawn_documents(rng, [2]))
+    store_drawn(BOB, drawn_documents(rng, [3]))
 
 
 @pytest.fixture
