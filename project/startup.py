@@ -6,7 +6,7 @@ A server runs no system checks by itself, so what `manage.py check` refuses is r
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 
-from keys import heartbeat
+from keys import heartbeat, nonce_budget
 from keys.live_keys import assert_live_keys
 from memory.index.stale_settings import warn_of_stale_indexes
 from memory.tenancy.live_database import assert_live_database
@@ -18,6 +18,7 @@ def begin_serving(role: str) -> None:
     refuse_failed_checks()
     assert_live_database()
     assert_live_keys()
+    nonce_budget.open_account()  # a key that may seal no more is refused from the first seal on
     warn_of_stale_indexes()
     heartbeat.start(role)
     begin_reranking()

@@ -20,6 +20,7 @@ from memory.indexing import index_documents, index_memory_chunk
 from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
 from memory.security import seal
+from project import startup
 from tests.factories import document, vector
 
 KEY = "0badf00d"
@@ -54,6 +55,15 @@ def test_what_was_told_ahead_is_used_before_the_row_is_touched_again() -> None:
     assert not [query for query in queries if "keys_keyrecord" in query["sql"]]
     seal_in_door(nonces.AHEAD * 2)
     assert told() == nonces.AHEAD // 2 + nonces.AHEAD * 3
+
+
+def test_a_serving_process_knows_of_a_spent_key_before_it_seals(monkeypatch: pytest.MonkeyPatch) -> None:
+    for background in ("heartbeat.start", "begin_reranking"):
+        monkeypatch.setattr(f"project.startup.{background}", lambda *arguments: None)
+    KeyRecord.objects.create(key_id=get_keyring().sealing.key_id, purpose="encryption", seals=nonces.REFUSE_AT)
+    startup.begin_serving("wsgi")
+    with pytest.raises(NonceBudgetSpent):
+        seal(b"text")
 
 
 def test_reading_settles_nothing() -> None:
