@@ -22,7 +22,7 @@ from memory.exceptions import IntegrityFailure
 from memory.index.stored_rows import failed_row
 from memory.rls import tenant_transaction_by_hash
 from memory.sealing.fields import sealed_fields
-from memory.sealing.opening import SealedRow, open_seals
+from memory.sealing.opening import SealedRow, open_seals, opens_counted_together
 from memory.security import aad_for, open_under, seal
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import Send, binary_cursor, sending
@@ -181,14 +181,17 @@ def _reseal(send: Send, table: SealedTable, tenant: str, rows: Sequence[Any]) ->
     steps.reached("rows locked")
     aad = aad_for(tenant)
     resealed, failures = [], []
-    for row, place, key_id, *blobs in rows:
-        pk = (tenant,) if row == tenant else (tenant, row)
-        try:
-            opened = open_seals(SealedRow(tenant, table.name, pk, key_id), *((blob, bytes) for blob in blobs))
-        except IntegrityFailure as failure:
-            failures.append(failed_row(failure))
-        else:
-            resealed.append((place, *(None if data is None else seal(data, aad) for data in opened.values)))
+    with opens_counted_together() as count:
+        for row, place, key_id, *blobs in rows:
+            pk = (tenant,) if row == tenant else (tenant, row)
+            try:
+                opened = open_seals(
+                    SealedRow(tenant, table.name, pk, key_id), *((blob, bytes) for blob in blobs), count=count
+                )
+            except IntegrityFailure as failure:
+                failures.append(failed_row(failure))
+            else:
+                resealed.append((place, *(None if data is None else seal(data, aad) for data in opened.values)))
     if resealed:
         places, *columns = (list(values) for values in zip(*resealed, strict=True))
         with planner_settings(send, AT_THEIR_PLACES):

@@ -1,7 +1,7 @@
 """Answers a query: embed it, find candidates, open their seals, rerank, return the best. One function per step."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
@@ -16,7 +16,7 @@ from memory.index.recipe import Recipe
 from memory.index.vectors import as_embedding
 from memory.rls import tenant_transaction
 from memory.sealing.codecs import JSONCodec, TextCodec
-from memory.sealing.opening import SealedRow, open_seals
+from memory.sealing.opening import SealedRow, open_seals, opens_counted_together
 from memory.search.candidates import best_candidates
 from memory.search.filters import EVERYTHING, Scope
 from memory.search.matches import Explanation, Match
@@ -145,17 +145,19 @@ def find_candidates(
 
 def open_candidates(user_hash: str, candidates: Sequence[Candidate], *, explain: bool = False) -> Iterator[Match]:
     """Open what can be opened, in order. What cannot is logged by id and counted: never an unsealed guess."""
-    for candidate in candidates:
-        try:
-            yield _open(user_hash, candidate, explain)
-        except IntegrityFailure as failure:
-            logger.error("integrity failure", extra={"chunk_id": str(candidate.id), "reason": type(failure).__name__})
+    with opens_counted_together() as count:
+        for candidate in candidates:
+            try:
+                yield _open(user_hash, candidate, explain, count)
+            except IntegrityFailure as failure:
+                reason = type(failure).__name__
+                logger.error("integrity failure", extra={"chunk_id": str(candidate.id), "reason": reason})
 
 
-def _open(user_hash: str, candidate: Candidate, explain: bool) -> Match:
+def _open(user_hash: str, candidate: Candidate, explain: bool, count: Callable[[int], object]) -> Match:
     row = SealedRow(user_hash, "memorychunk", (user_hash, candidate.id), candidate.enc_key_id)
     seals = (candidate.text_cipher, _text.decode), (candidate.meta_cipher, _json.decode)
-    text, metadata = open_seals(row, *seals).values
+    text, metadata = open_seals(row, *seals, count=count).values
     return Match(
         id=candidate.id,
         doc_id=candidate.doc_id,

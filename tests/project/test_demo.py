@@ -7,6 +7,7 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 
+from memory.rotation.integrity import inspect_all
 from tests.children import child_environment
 
 
@@ -25,6 +26,7 @@ def test_it_tells_the_whole_story_and_no_secret(monkeypatch: pytest.MonkeyPatch)
     material = (settings.MEMORY_ENCRYPTION_KEY, settings.MEMORY_TENANT_HMAC_KEY, settings.SECRET_KEY)
     for secret in (*material, *(base64.b64decode(key).hex() for key in material[:2])):
         assert secret not in told
+    assert inspect_all().found == 0
 
 
 @pytest.mark.django_db(transaction=True)
