@@ -1,4 +1,4 @@
-"""The backend itself: django-prometheus' Postgres, that starts the embedded server and knows the other roles."""
+"""The database backend: django-prometheus' Postgres, which also starts the embedded server and knows other roles."""
 
 import asyncio
 import os
@@ -30,12 +30,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     @property
     def embedded_dir(self) -> str | None:
-        """The data directory of the embedded server, or None with a Postgres of somebody else's."""
+        """The data directory of the embedded server, or None when DATABASE_URL names a Postgres."""
         return self.settings_dict.get("EMBEDDED_DIR")
 
     @property
     def pool(self) -> ConnectionPool | None:
-        """This process' pool, not necessarily open. In place of Django's, whose check of a connection is fixed."""
+        """This process's connection pool, not necessarily open. It replaces Django's, which takes no check of ours."""
         options = self.settings_dict["OPTIONS"].get("pool")
         if self.alias == NO_DB_ALIAS or not options:
             return None
@@ -46,7 +46,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return self._connection_pools[self.alias]
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> psycopg.Connection:
-        """Connect; the first time in a process, have the embedded server run before the pool's clock starts."""
+        """Connect. The embedded server is started before a pool opens, since the pool would not wait that long."""
         if self.embedded_dir and not self._pool_is_open:
             embedded_postgres.ensure_running(self.embedded_dir)
         return super().get_new_connection(conn_params)
@@ -90,7 +90,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
 
 def _forget_connections() -> None:
-    """After a fork, leave the parent's connections and pools to the parent: their sockets and threads are its own."""
+    """In a forked child, drop the parent's connections and pools without closing them: the parent still uses them."""
     _parents_own.extend(DatabaseWrapper._connection_pools.values())
     DatabaseWrapper._connection_pools.clear()
     for connection in connections.all(initialized_only=True):
@@ -98,6 +98,6 @@ def _forget_connections() -> None:
         connection.connection = None
 
 
-# Kept in a child process, so that nothing there finalizes them.
+# References kept in a child process, so that garbage collection there does not close what the parent uses.
 _parents_own: list[Any] = []
 os.register_at_fork(after_in_child=_forget_connections)

@@ -9,7 +9,7 @@ from . import setup_sql
 
 
 class DatabaseCreation(creation.DatabaseCreation):
-    """Django's, as the owner. It needs CREATEDB, which the owner has in a throw-away cluster only."""
+    """Django's creation of test databases, run as the owner. Only in a throw-away cluster has the owner CREATEDB."""
 
     # A database.base.DatabaseWrapper, which imports this module.
     connection: Any

@@ -1,6 +1,6 @@
 """One set of connection parameters per role, from the environment or for the embedded server.
 
-Read by the settings, so it imports none.
+The settings import this module, so it reads no settings.
 """
 
 from typing import Any

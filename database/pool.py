@@ -1,8 +1,8 @@
-"""The connection pool: Django's, but it outlives a server that goes and comes back.
+"""The connection pool: psycopg's, set up so that it works again at once after the server was restarted.
 
-psycopg's pool checks a connection before it gives it out, and after two broken ones it pauses, longer each time. With
-a pool full of connections to the server as it was before a restart, that pause outlasts the timeout, and requests fail
-although the server is there. So the first broken connection has all idle ones replaced at once.
+psycopg's pool checks a connection before it gives it out, and after two broken ones it pauses, longer each time. After
+a restart every idle connection is broken, the pauses add up to more than the timeout, and requests fail although the
+server answers. So the first broken connection makes the pool replace all idle ones.
 """
 
 from collections.abc import Callable

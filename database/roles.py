@@ -1,7 +1,7 @@
 """Connections of the database's other roles: the owner who migrates, the census that counts, the backup.
 
 with census() as cursor: ...        count across tenants
-with as_owner() as connection: ...  what migrates and flushes, and nothing else
+with as_owner() as connection: ...  change tables, in management commands only
 """
 
 from collections.abc import Iterator
@@ -43,8 +43,8 @@ def census(using: str = DEFAULT_DB_ALIAS) -> Iterator[psycopg.Cursor[Any]]:
 def as_owner(using: str = DEFAULT_DB_ALIAS) -> Iterator[DatabaseWrapper]:
     """Within the block, this thread's connection `using` is memory_owner's; afterwards it is again what it was.
 
-    It is another connection: what the application's connection has not committed is not seen, and what it has locked
-    is waited for. Raises ImproperlyConfigured without DATABASE_OWNER_URL.
+    It is a separate connection: it does not see what the application's connection has not committed, and it waits for
+    its locks. Raises ImproperlyConfigured without DATABASE_OWNER_URL.
     """
     before = wrapper(using)
     owner = before.as_owner()

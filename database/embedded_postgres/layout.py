@@ -1,4 +1,4 @@
-"""Where the embedded Postgres keeps its files, and how it is reached: all of it computed from the path alone."""
+"""Paths and connection parameters of the embedded Postgres, computed from its data directory alone."""
 
 import hashlib
 import os
@@ -52,7 +52,7 @@ class Layout:
 
     @cached_property
     def socket_dir(self) -> Path:
-        """A short folder for the socket: its address may not be longer than about 100 bytes, a path may be."""
+        """The socket's folder, of a short path: the address of a socket may have about 100 bytes at most."""
         name = hashlib.sha256(f"{os.geteuid()}:{self.data_dir}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
         return SOCKET_ROOT / f"sealed-memory-{name}"
 

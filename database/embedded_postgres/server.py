@@ -21,18 +21,18 @@ from .exceptions import EmbeddedPostgresError
 from .layout import Layout
 
 POLL_SECONDS = 0.01
-# How long the last queries of a killed server may take to notice and leave.
+# How long to wait for the remaining processes of a killed server to exit.
 ORPHAN_SECONDS = 15.0
 STOP_SECONDS = 30.0
 NOTICE_SECONDS = 1.5
 LOG_BYTES = 10 << 20
 
-# The servers that this process started, by cluster: kept so that a dead one does not stay a zombie of ours.
+# The servers that this process started, by cluster: kept to reap one that has ended.
 _children: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 def ensure_running(data_dir: str | os.PathLike[str], *, throwaway: bool = False) -> None:
-    """Have the server of `data_dir` run and accept connections; make its cluster first where there is none.
+    """Start the server of `data_dir` unless it accepts connections already; create its cluster when there is none.
 
     Safe to call from any number of processes at once. With `throwaway` a new cluster trades durability for speed
     and its owner may create databases: for test runs. Raises EmbeddedPostgresError, which says what to do.
@@ -77,7 +77,7 @@ def destroy(data_dir: str | os.PathLike[str]) -> None:
     pgdata = layout.pgdata
     with _locked(layout):
         _stop(layout, signal.SIGQUIT)
-        # Somebody may have linked to a folder of their own: then the one above it is not ours.
+        # The cluster may be a link that an operator made: then the folder above its target is not ours to remove.
         ours = pgdata.parent.parent == binaries.SHARED_ROOT
         shutil.rmtree(pgdata.parent if ours else pgdata, ignore_errors=True)
         shutil.rmtree(layout.socket_dir, ignore_errors=True)
@@ -138,10 +138,11 @@ def _log_size(log: Path) -> int:
 
 @contextmanager
 def _alone(layout: Layout) -> Iterator[int]:
-    """Wait until no process of a former server is left, and yield the descriptor of the lock that says so.
+    """Wait until no process of an earlier server is left, and yield the descriptor of a lock that proves it.
 
-    The server and its children inherit it and hold the lock as long as one of them lives. So nobody starts a second
-    server beside the last queries of a killed one, or beside that of another container, whose pids mean nothing here.
+    The server and its children inherit the descriptor and hold the lock as long as one of them lives. So no second
+    server starts while queries of a killed one still run, or while another container, whose pids are unknown here,
+    runs one.
     """
     with _opened(layout.running) as descriptor:
         give_up = time.monotonic() + ORPHAN_SECONDS
@@ -260,7 +261,7 @@ def _wait_for_end(process: psutil.Process, pgdata: Path) -> bool:
 
 
 def _is_gone(process: psutil.Process, pgdata: Path) -> bool:
-    """Whether the process has ended; a zombie has, though whoever started it has not noticed."""
+    """Whether the process has ended; a zombie has, though its parent has not reaped it."""
     if child := _children.get(pgdata):
         child.poll()
     try:
@@ -269,7 +270,7 @@ def _is_gone(process: psutil.Process, pgdata: Path) -> bool:
         return True
 
 
-# --- Around it ------------------------------------------------------------------------------------------------------
+# --- Locks and notices ----------------------------------------------------------------------------------------------
 @contextmanager
 def _locked(layout: Layout) -> Iterator[None]:
     """Hold the data directory's lock, which the kernel releases when its holder dies."""
@@ -297,7 +298,7 @@ def _opened(path: Path, flags: int = 0) -> Iterator[int]:
 
 @contextmanager
 def _notice(message: str) -> Iterator[None]:
-    """Say on stderr what we wait for, when it takes long enough for a person to wonder."""
+    """Say on stderr what we wait for, once it takes longer than NOTICE_SECONDS."""
     timer = threading.Timer(NOTICE_SECONDS, lambda: print(f"{message} ...", file=sys.stderr, flush=True))
     timer.daemon = True
     timer.start()
