@@ -1,4 +1,4 @@
-"""The admin's view of keys and rotations: facts to read, and one thing to ask for. No key material goes in or out."""
+"""Admin pages of keys and rotations: read-only, with a button that requests a rotation. No key material is shown."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +34,7 @@ REFRESH_SECONDS = "3"
 
 
 class ReadOnlyAdmin(ModelAdmin):
-    """Rows to look at: the application writes them, nobody else."""
+    """Read-only rows: the application alone writes them."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -48,7 +48,7 @@ class ReadOnlyAdmin(ModelAdmin):
 
 @admin.register(KeyRecord)
 class KeyAdmin(ReadOnlyAdmin):
-    """One page, the report of `key_status`; there is nothing behind a single key."""
+    """One page, the report of `key_status`; a key has no page of its own."""
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.changelist_view)
@@ -184,7 +184,7 @@ def _progress(run: RotationRun) -> SafeString:
 
 
 def _refreshing(response: Any, run: RotationRun | None) -> Any:
-    """Have the browser ask again while something moves."""
+    """Make the browser reload the page while a rotation is requested or runs."""
     if run is not None and run.state in (RotationRun.State.REQUESTED, RotationRun.State.RUNNING):
         response["Refresh"] = REFRESH_SECONDS
     return response

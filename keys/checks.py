@@ -39,7 +39,7 @@ W_OLD_HMAC_KEY = "keys.W003"
 def check_keys(
     app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Both keys present, 32 bytes of base64, not an example, none used twice; SECRET_KEY strong and none of them."""
+    """Refuse a missing, malformed, well-known or repeated key, and a SECRET_KEY that is guessable or such a key."""
     errors: list[CheckMessage] = []
     seen: dict[Key, str] = {}
     for variable in KEY_VARIABLES:
@@ -51,7 +51,7 @@ def check_keys(
 def check_nonce_budget(
     app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """The sealing key is less than half used up. Asks the database, so only `check --database` runs it."""
+    """Warn when the sealing key has made half of its seals. Asks the database, so only `check --database` runs it."""
     try:
         key_id = get_keyring().sealing.key_id
         used = KeyRecord.objects.filter(key_id=key_id, seals__gte=WARN_AT).exists() if databases else False
@@ -66,7 +66,7 @@ def check_nonce_budget(
 def check_key_ages(
     app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """No current key is overdue for rotation. Asks the database, so only `check --database` runs it."""
+    """Warn when a current key is overdue for rotation. Asks the database, so only `check --database` runs it."""
     try:
         old = old_keys() if databases else []
     except (KeyConfigurationError, DatabaseError):
@@ -98,7 +98,7 @@ def _check_one(variable: str, value: str, seen: dict[Key, str]) -> Iterator[Chec
 
 
 def _check_secret_key(seen: dict[Key, str]) -> Iterator[CheckMessage]:
-    """As Django's security.W009, which only `check --deploy` asks; and no key of ours."""
+    """Apply Django's security.W009, which it runs for `check --deploy` only, and refuse one of our keys."""
     secret = settings.SECRET_KEY
     for key, variable in seen.items():
         if key.is_in(secret):

@@ -1,4 +1,4 @@
-"""What can be wrong with a key, said without ever showing one."""
+"""Errors of keys and rotations. No message shows key material."""
 
 
 class KeyConfigurationError(Exception):
@@ -10,11 +10,11 @@ class UnusableKey(ValueError):
 
 
 class LeaseTaken(Exception):
-    """Another process does this work right now."""
+    """Another process holds the lease for this work."""
 
 
 class LeaseLost(Exception):
-    """This process was silent for so long that another one took its lease."""
+    """This process did not renew its lease in time, and another one took it."""
 
 
 class RotationRefused(Exception):
@@ -26,4 +26,4 @@ class MissingKeys(Exception):
 
 
 class NonceBudgetSpent(Exception):
-    """So much was sealed under one key that random nonces may soon repeat: rotate the key."""
+    """So many values were sealed under one key that random nonces may soon repeat: rotate the key."""

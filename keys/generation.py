@@ -1,4 +1,4 @@
-"""Fresh keys, and the env file that holds them."""
+"""Generates keys, and writes them to an env file."""
 
 import base64
 import os
@@ -41,8 +41,9 @@ def fresh_variables() -> dict[str, str]:
 
 
 def next_rotation(purpose: Purpose) -> str:
-    """The env lines of the coming rotation, in the order in which they are put to work: a new key that every process
-    first may read, then writes with. Raises KeyConfigurationError when the present key cannot be used.
+    """The env lines of the next rotation, in three steps: accept a new key, make it the current one, drop the old one.
+
+    Raises KeyConfigurationError when the present key cannot be used.
     """
     current_name, accepted_name = VARIABLES[purpose]
     keyring = get_keyring()
@@ -70,7 +71,7 @@ def write_env_file(path: Path, variables: dict[str, str], *, force: bool = False
     """Put the variables into an env file with mode 0600, whole or not at all.
 
     Other lines of an existing file stay. Raises FileExistsError when one of the variables is already there and `force`
-    is not given: a key that is overwritten takes every row sealed under it along.
+    is not given: rows sealed under an overwritten key would never open again.
     """
     kept = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     clashes = sorted({name for line in kept if (name := _name(line)) in variables})

@@ -1,8 +1,9 @@
-"""Serving processes say every 15 seconds which keys they hold, so that a rotation never leaves one of them blind.
+"""Heartbeats: every 15 seconds each serving process records which keys it holds.
 
-    heartbeat.start("wsgi")     # in wsgi.py and asgi.py; never in a management command
+    heartbeat.start("wsgi")     # when serving starts; never in a management command
 
-A process that has been silent for 60 seconds is forgotten.
+So a rotation can refuse to move rows to a key that some process lacks. A process that has recorded nothing for 60
+seconds counts as gone.
 """
 
 import atexit
@@ -44,18 +45,18 @@ def start(role: str) -> None:
 
 
 def stop() -> None:
-    """Take this process off the list for good, so that a rotation need not wait until it is forgotten.
+    """Delete this process's record and write no more, so that a rotation need not wait until it counts as gone.
 
     For a server's hook at the exit of a worker; may be called twice, and in a process that never reported itself.
     """
     _stopped.set()
-    # A beat that is being written would put the process back onto the list.
+    # Under the lock: a heartbeat that is being written would bring the record back.
     with _writing, contextlib.suppress(DatabaseError, ImproperlyConfigured), contextlib.closing(connection):
         ProcessHeartbeat.objects.filter(process=process_id()).delete()
 
 
 def beat(role: str) -> None:
-    """Report this process and the key ids it holds, and forget processes that ended without a word."""
+    """Record this process and the key ids it holds; delete the records of processes that are gone."""
     keyring = get_keyring()
     facts = ProcessHeartbeat(
         process=process_id(),
@@ -77,7 +78,7 @@ def beat(role: str) -> None:
 
 
 def record_sighting() -> None:
-    """Note that every key of this process was seen now."""
+    """Record that every key of this process was seen now."""
     keyring = get_keyring()
     seen = [
         *(KeyRecord(key_id=key.key_id, purpose=Purpose.ENCRYPTION, last_seen=Now()) for key in keyring.opening),
@@ -103,7 +104,7 @@ def lacking(purpose: Purpose, key_ids: Sequence[str]) -> list[ProcessHeartbeat]:
 
 
 def with_another_current_key(purpose: Purpose, key_id: str) -> list[ProcessHeartbeat]:
-    """Live processes whose new rows name another key: a rotation to `key_id` would never come to an end."""
+    """Live processes whose new rows name another key: while they write, a rotation to `key_id` cannot finish."""
     return [process for process in live_processes() if process.current(purpose) != key_id]
 
 

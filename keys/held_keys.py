@@ -14,7 +14,7 @@ from keys.models import Purpose
 
 @dataclass(frozen=True)
 class HeldKeys:
-    """Key ids: `current` is the one that new rows name, `accepted` are read as well."""
+    """Key ids: new rows name `current`; rows that name one of `accepted` can be read as well."""
 
     current: str
     accepted: tuple[str, ...]
@@ -29,7 +29,7 @@ class HeldKeys:
 
 
 def held_keys(purpose: Purpose) -> HeldKeys:
-    """What this process holds for a purpose."""
+    """The keys that this process holds for a purpose."""
     keyring = get_keyring()
     if purpose == Purpose.ENCRYPTION:
         current, accepted, variables = keyring.sealing, keyring.accepted, (ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED)

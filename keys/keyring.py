@@ -5,8 +5,8 @@ Two variables hold one key each, base64 of 32 random bytes:
     MEMORY_ENCRYPTION_KEY     seals rows (AES-256-GCM)
     MEMORY_TENANT_HMAC_KEY    turns user ids into user hashes (HMAC-SHA256) and is the parent of every tenant subkey
 
-Each has a `…_ACCEPTED` companion, a comma list of keys that also open: a coming key before its promotion, a leaving
-one after it. The order in a list says nothing about which key seals.
+Each has a companion `…_ACCEPTED`, a comma-separated list of keys that are accepted besides: a new key before it becomes
+the current one, an old key after that. The order in the list has no meaning.
 """
 
 import base64
@@ -40,7 +40,7 @@ KEY_VARIABLES = (ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED, HMAC_KEY, HMAC_KEYS_A
 
 
 class Key:
-    """32 bytes of key material that refuse to be seen: `repr` and `str` show the key id, and it has no `vars`.
+    """32 bytes of key material that are never shown: `repr` and `str` give the key id, and `vars()` fails.
 
     `key_id` is the first 8 hex of HMAC-SHA256(key, fixed label): it names the key and tells nothing about it. `cipher`
     is AES-256-GCM under this key, used directly (no derivation), as the blob format says.
@@ -82,7 +82,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Keyring:
-    """Every key this process holds. Showing it shows key ids only."""
+    """Every key this process holds. Its `repr` shows key ids only."""
 
     sealing: Key
     accepted: tuple[Key, ...]
@@ -96,7 +96,7 @@ class Keyring:
 
     @cached_property
     def hashing(self) -> tuple[Key, ...]:
-        """Keys under which a user may be known, the current one first."""
+        """HMAC keys that a user's hash may have been made with, the current one first."""
         return (self.hmac_current, *self.hmac_accepted)
 
     def opens(self, key_id: str) -> bool:
@@ -173,8 +173,8 @@ def get_keyring() -> Keyring:
 def derive_subkey(label: bytes, user_hash: str, hmac_key_id: str = "") -> bytes:
     """The tenant's 32-byte subkey for one purpose, from the HMAC key that made its user hash.
 
-    Without `hmac_key_id` it is the current key's. Cached, because every index and query needs it; the cache goes with
-    the keyring when a key setting changes. Raises KeyConfigurationError when this process lacks the key.
+    Without `hmac_key_id` the current key is used. Cached, because every index and query needs it; the cache is cleared
+    with the keyring when a key setting changes. Raises KeyConfigurationError when this process lacks the key.
     """
     keyring = get_keyring()
     key = keyring.hashing_key(hmac_key_id) if hmac_key_id else keyring.hmac_current

@@ -1,4 +1,4 @@
-"""One process at a time, by a row that expires.
+"""Leases: rows that expire, by which one process at a time does some work.
 
 A session-level advisory lock would break behind a pooler in transaction mode, so a lease is a row: taken and renewed by
 one statement, and taken over once its holder has been silent past `expires_at`. All times are the database's.
@@ -33,7 +33,7 @@ RETURNING name
 
 @dataclass(frozen=True)
 class HeldLease:
-    """A lease in our hands, as long as it is renewed within `seconds`."""
+    """A lease that this process holds as long as it renews it within `seconds`."""
 
     name: str
     holder: str
@@ -41,7 +41,7 @@ class HeldLease:
     using: str = DEFAULT_DB_ALIAS
 
     def renew(self) -> None:
-        """Hold it for another `seconds`. Raises LeaseLost when it expired and somebody took it."""
+        """Hold it for another `seconds`. Raises LeaseLost when it expired and another process took it."""
         if not take(self.name, self.holder, self.seconds, using=self.using):
             raise LeaseLost(f"The lease {self.name!r} expired and another process took it.")
 
@@ -54,7 +54,7 @@ class HeldLease:
 def hold(name: str, *, seconds: float = SECONDS, using: str = DEFAULT_DB_ALIAS) -> Iterator[HeldLease]:
     """Hold a lease for the block. Raises LeaseTaken, naming holder and expiry, when another process holds it.
 
-    Not inside a transaction: nobody would see the lease before its end.
+    Not inside a transaction: other processes would not see the lease before the commit.
     """
     lease = HeldLease(name, process_name(), seconds, using)
     if not take(name, lease.holder, seconds, using=using):

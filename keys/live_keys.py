@@ -1,7 +1,7 @@
-"""`assert_live_keys()`: does this process hold the keys of the rows it is about to serve?
+"""`assert_live_keys()`: refuses to serve without the keys that rows need.
 
-Called where serving starts, beside the database's own check. A process that lacks a key would answer every query of
-some tenants with integrity failures, and know other tenants under a hash that nobody else uses.
+Called when serving starts. A process that lacks an encryption key would report integrity failures for every row under
+it; one that lacks an HMAC key would not find some tenants, and create them anew under another hash.
 """
 
 import logging

@@ -1,7 +1,7 @@
-"""What is known about keys and rotations. Nothing here belongs to a tenant, and nothing here can open a seal.
+"""Models of key ids, serving processes, leases and rotations. No row belongs to a tenant or holds key material.
 
-These tables hold facts: what processes reported, what was sealed, how far a run came. Which key is in use follows from
-the environment and the rows (`keys.status`), never from a column that somebody sets.
+These tables record facts: what processes reported, how much was sealed, how far a run came. Which key is in use follows
+from the environment and the rows (`keys.status`), never from a column that a person sets.
 """
 
 from datetime import timedelta
@@ -27,7 +27,7 @@ class KeyRecord(models.Model):
     seals = models.BigIntegerField(default=0, db_default=0)
     first_seen = models.DateTimeField(db_default=Now(), editable=False)
     last_seen = models.DateTimeField(db_default=Now())
-    # When a verified rotation found no row under it any more; emptied as soon as something is sealed under it again.
+    # When a verified rotation found no row under it any more; cleared when seals under it are counted again.
     retired_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:

@@ -1,4 +1,4 @@
-"""`Mover`: what `keys.rotation` needs to know of the rows that it moves from one key to another.
+"""`Mover`: the interface by which `keys.rotation` moves rows from one key to another.
 
 The application that owns rows registers a mover for each purpose of a key. Everything in `keys` speaks of tenants by
 their hash and of rows by their id, and sees neither a plaintext nor a model.
@@ -45,7 +45,7 @@ class Plan:
 
     @property
     def tenants_left(self) -> int:
-        """Tenants with such rows, where one row of a tenant names its key."""
+        """Tenants with such rows. Exact where one row of each tenant names its key; else a tenant may count again."""
         return sum(count.tenants for count in self._left)
 
     @property
@@ -72,36 +72,37 @@ class Mover(Protocol):
 
     purpose: Purpose
     phase: str
-    """What the record of a run calls the pass that moves."""
+    """The name of the moving pass in the record of a run."""
     rows_name_tenants: bool
-    """A process without both keys would not find its tenants: it stops a rotation as long as that goes on."""
+    """Whether the key makes a tenant's hash: then a live process that lacks the old or the new key stops a rotation."""
 
     def key_counts(self) -> list[KeyCount]:
         """Rows by table and key id."""
         ...
 
     def not_among(self, key_ids: Collection[str]) -> list[str]:
-        """The other key ids that rows name. Asked whenever serving starts, so it reads no more than it must."""
+        """The key ids that rows name and `key_ids` lacks. Asked whenever serving starts, so it should read little."""
         ...
 
     def tenants(self, *, after: str) -> Iterator[str]:
-        """Every tenant behind `after`, in the order of the hashes."""
+        """Every tenant whose hash comes after `after`, in the order of the hashes."""
         ...
 
     def tenants_to_move(self, key_id: str, *, after: str, again: bool) -> Iterator[str]:
-        """Those of them with rows that name another key; unless `again`, others too where that is cheaper."""
+        """Those of `tenants` with rows that name another key than `key_id`. The first pass (`again` is false) may name
+        others too, where that is cheaper."""
         ...
 
     def prepare(self, progress: Progress) -> str:
-        """Look at everything before anything moves; returns why nothing must, or nothing."""
+        """Check everything before anything moves. Returns the reason not to start, or an empty string."""
         ...
 
     def move(self, tenant: Any, progress: Progress, *, wait: bool) -> None:
-        """Move a tenant's rows. What a writer has locked may be left for later, but with `wait` is waited for."""
+        """Move a tenant's rows. Rows that a writer has locked may be left for later; with `wait`, wait for them."""
         ...
 
     def clean_up(self, progress: Progress) -> None:
-        """Take away what killed runs left behind, when all has moved."""
+        """Delete what killed runs left behind, once every row has moved."""
         ...
 
     def verify(self, tenant: Any, progress: Progress) -> None:
@@ -109,11 +110,11 @@ class Mover(Protocol):
         ...
 
     def say_failed(self, failures: int, left: Plan) -> str:
-        """What a run says in the end when rows could not be moved or verified."""
+        """The final message of a run when rows could not be moved or verified."""
         ...
 
     def say_done(self, key_id: str) -> str:
-        """What a run says in the end when everything is under this key."""
+        """The final message of a run when every row is under this key."""
         ...
 
 

@@ -1,11 +1,12 @@
-"""Adds up what all processes have sealed under a key, and ends sealing before random nonces may repeat.
+"""Sums the seals of all processes under each key, and refuses seals before random nonces may repeat.
 
-`settle_when_due()` is called by whoever has just committed sealed rows, on the connection that committed them: no other
-is opened, and the counter's row is locked for one statement, never for somebody's transaction. Nonces are gone when a
-transaction is rolled back, and so are counted all the same, by the next transaction.
+To settle is to add this process's new seals to the sum in the database. `settle_when_due()` is called after each commit
+of sealed rows, on the same connection and in a short transaction of its own: it opens no other connection, and no
+request waits for another request's transaction. A rolled-back transaction has used its nonces too; they are counted by
+the next settlement.
 
 A key that has sealed REFUSE_AT values is refused by every process from its next settlement on; a new process asks
-before its first write (`open_account`). What processes seal until then is covered by the 2^20 below 2^32.
+before its first write (`open_account`). What processes seal until then fits into the margin of 2^20 below 2^32.
 """
 
 import logging
@@ -22,7 +23,7 @@ from keys import nonces
 from keys.keyring import get_keyring
 
 RETRY_SECONDS = 5.0
-# Whatever holds the row for longer than this is no reason for a request to wait.
+# A request waits no longer than this for the counter's row.
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
 TELL = """
 INSERT INTO keys_keyrecord AS record (key_id, purpose, seals) VALUES (%(key_id)s, 'encryption', %(seals)s)
@@ -35,22 +36,22 @@ _failed_at = float("-inf")
 
 
 def open_account(using: str = DEFAULT_DB_ALIAS) -> None:
-    """Have this process know, before it seals, whether the sealing key may still seal."""
+    """Start to count under the sealing key, and learn from the database whether it may still seal."""
     nonces.open_account(get_keyring().sealing.key_id)
     settle_when_due(using)
 
 
 def settle_when_due(using: str = DEFAULT_DB_ALIAS) -> None:
-    """Settle when this process has sealed much since it last did."""
+    """Settle when this process has sealed AHEAD / 2 values since it last did."""
     if nonces.keys_used(due=True) and time.monotonic() - _failed_at >= RETRY_SECONDS:
         settle(using)
 
 
 def settle(using: str = DEFAULT_DB_ALIAS) -> None:
-    """Tell the database what this process has sealed. Inside a transaction: once it is committed.
+    """Add this process's new seals to the sum in the database; inside a transaction, after its commit.
 
-    Raises nothing: what cannot be told now is told the next time, and a key that may seal no more is refused by the
-    next seal.
+    Raises no database error: seals that cannot be reported now are reported the next time. A key that may seal no more
+    is refused at the next seal.
     """
     connection = connections[using]
     if connection.in_atomic_block:
@@ -70,7 +71,7 @@ async def open_account_async(conn: psycopg.AsyncConnection[Any]) -> None:
 
 
 async def settle_when_due_async(conn: psycopg.AsyncConnection[Any]) -> None:
-    """The same over an async connection; one that is inside a transaction or a pipeline leaves it to the next."""
+    """As `settle_when_due`, over an async connection. Does nothing inside a transaction or a pipeline."""
     idle = conn.info.transaction_status == TransactionStatus.IDLE and conn.info.pipeline_status == PipelineStatus.OFF
     if not idle or time.monotonic() - _failed_at < RETRY_SECONDS:
         return

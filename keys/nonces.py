@@ -1,11 +1,11 @@
-"""Counts the seals of this process, key by key, in memory alone.
+"""Counts the seals of this process under each key, in memory.
 
 AES-GCM with random 96-bit nonces is safe for 2^32 messages under one key (NIST SP 800-38D, 8.3), summed over every
 process that ever held the key. Here each process counts its own; `keys.nonce_budget` adds them up in the database. This
 module imports no database, so that `seal()` needs none.
 
-The sum runs ahead: a process tells AHEAD seals more than it made, and tells again once half of them are used. A
-killed process has told more than it sealed, except for what an unfinished transaction sealed beyond AHEAD.
+The sum in the database runs ahead: a process reports AHEAD seals more than it made, and reports again once half of them
+are used. So a killed process has reported what it sealed, except what an unfinished transaction sealed beyond AHEAD.
 """
 
 import os
@@ -21,12 +21,12 @@ REFUSE_AT = 2**32 - 2**20
 
 
 class _Account:
-    """The seals of this process under one key: made, and told to the database."""
+    """The seals of this process under one key: those made, and those reported to the database (`told`)."""
 
     __slots__ = ("_all", "tickets", "told")
 
     def __init__(self) -> None:
-        # Taking a ticket is one call into C, so threads need no lock for it, and a tenth of the time.
+        # To take a ticket is one call into C: threads need no lock for it, and it takes a tenth of a lock's time.
         self._all: Iterator[int] = iter(range(REFUSE_AT))
         self.tickets = self._all
         self.told = 0
@@ -66,17 +66,17 @@ def spend(key_id: str) -> None:
 
 
 def keys_used(*, due: bool) -> list[str]:
-    """The ids of the keys that this process counts seals of; with `due` those the database should hear of now."""
+    """The ids of the keys that this process counts seals of; with `due`, those whose seals should be reported now."""
     return [key_id for key_id, account in list(_accounts.items()) if account.is_due or not due]
 
 
 def open_account(key_id: str) -> None:
-    """Count a key from now on, so that it is told of, and its budget known, before the first seal."""
+    """Count under a key from now on, so that it is reported, and its budget known, before its first seal."""
     _accounts.setdefault(key_id, _Account())
 
 
 def claim(key_id: str) -> int:
-    """How many seals are to be told now, and to nobody else; `unclaim` takes a claim back that could not be told."""
+    """Take the seals to report now, so that no other thread reports them; `unclaim` gives them back after a failure."""
     with _claiming:
         account = _accounts[key_id]
         seals = account.made + AHEAD - account.told
@@ -85,30 +85,33 @@ def claim(key_id: str) -> int:
 
 
 def unclaim(key_id: str, seals: int) -> None:
-    """Have these seals told another time."""
+    """Give back seals that could not be reported."""
     with _claiming:
         _accounts[key_id].told -= seals
 
 
 def refuse(key_id: str) -> None:
-    """Have this process seal no more under a key."""
+    """Let this process make no more seals under a key."""
     _accounts[key_id].close()
 
 
 def discard(key_id: str) -> None:
-    """Count a key no more that nothing is sealed under any longer, such as a benchmark's own."""
+    """Stop counting under a key that seals no more, such as a benchmark's own."""
     _accounts.pop(key_id, None)
 
 
 def forget() -> None:
-    """Begin to count anew, as a new process does."""
+    """Start every count anew, as a new process does."""
     global _claiming
     _claiming = threading.Lock()
     _accounts.clear()
 
 
 def _begin_as_child() -> None:
-    """What the parent sealed is the parent's to tell, and its lock may be held; what it refuses stays refused."""
+    """In a forked child, count anew: the parent reports its own seals. Keys that it refuses stay refused.
+
+    The lock is made anew too, because a thread of the parent may have held it.
+    """
     spent = [key_id for key_id, account in _accounts.items() if account.spent]
     forget()
     for key_id in spent:

@@ -1,4 +1,4 @@
-"""Who this process is, in the words that leases, runs and heartbeats show."""
+"""Names of this process and of its operator, as leases, runs and heartbeats record them."""
 
 import getpass
 import os

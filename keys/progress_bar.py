@@ -1,4 +1,4 @@
-"""A rotation's progress on a terminal: one bar a phase, with rate and time left. Nothing when it is no terminal."""
+"""A rotation's progress on a terminal: one bar a phase, with rate and time left. Elsewhere it shows nothing."""
 
 from types import TracebackType
 from typing import Any

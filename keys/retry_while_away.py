@@ -1,7 +1,7 @@
 """`retry_while_away`: repeats work while the database is away for a while, through a restart or a failover.
 
-Only a lost connection is waited for. A deadlock, a lock timeout, a full disk or too many connections is said by a
-database that is there: its error comes out at once, for the caller to judge.
+Only a lost or refused connection is retried. A deadlock, a lock timeout, a full disk or too many connections is the
+error of a database that answers: it is raised at once.
 """
 
 import logging
@@ -19,7 +19,7 @@ GIVE_UP_AFTER_SECONDS = 300.0
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 10.0
 ERRORS = (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
-# Shut down by an operator, by a crash of a neighbour or for idling, and not yet ready to answer.
+# Admin shutdown, crash shutdown, cannot connect now (it starts or stops), idle session timeout.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 CONNECTION_EXCEPTION = "08"
 AWAY = frozenset({"57P01", "57P02", "57P03", "57P05"})
@@ -28,10 +28,10 @@ logger = logging.getLogger(__name__)
 
 
 def retry_while_away(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do `work`, again and again for five minutes while the database is away; then let its error out.
+    """Call `work`, and retry it for five minutes while the database is away; then raise its error.
 
     `work` must be safe to repeat: a transaction of its own, or nothing but reads. Inside a transaction nothing is
-    repeated.
+    retried.
     """
     give_up = time.monotonic() + GIVE_UP_AFTER_SECONDS
     pause = FIRST_PAUSE_SECONDS

@@ -1,16 +1,16 @@
-"""The engine of both rotations: every row moves to the current key, then everything is opened with that key alone.
+"""The engine of both rotations: moves every row to the current key, then verifies that this key alone opens them.
 
 It knows no table: a `Mover` (`keys.movers`) knows how one tenant's rows move. The engine walks the tenants in the order
-of their hashes and writes down how far it came. Stopped anywhere, by Ctrl-C, kill -9 or a lost database, it goes on
-from there; what is done twice is done to the same end, because a mover takes only rows that still name another key.
+of their hashes and records how far it came. Stopped anywhere, by Ctrl-C, kill -9 or a lost database, the next run goes
+on from there. Work done twice does no harm, because a mover takes only rows that still name another key.
 
-    prepare     the mover looks whether everything may move
+    prepare     the mover checks that everything may move
     move        first every tenant, not waiting for writers; then, waiting, those with rows under another key
     clean up    what killed runs left behind
     verify      every row, under the current key alone
     conclude    old keys are retired, or the run says what is in the way
 
-Rows that other processes write under another key meanwhile are met in another round of move and verify.
+Rows that other processes write under another key meanwhile are moved and verified in another round, up to MAX_ROUNDS.
 """
 
 import time
@@ -91,7 +91,7 @@ def rotate(
 
 
 class Rotation:
-    """The passes of one mover towards one key, and the judgement at their end."""
+    """The passes of one mover towards one key, and the conclusion at their end."""
 
     def __init__(self, mover: Mover, progress: Progress, key_id: str) -> None:
         self._mover = mover
@@ -122,7 +122,7 @@ class Rotation:
                 return
 
     def move(self, cursor: str = "", *, again: bool = False) -> None:
-        """Move the tenants behind `cursor`; `again`: all those with rows left, waiting for their writers."""
+        """Move the tenants after `cursor`. With `again`, all those with rows left, waiting for their writers."""
         counted = self._count()
         self._progress.begin(self._mover.phase, total=counted.total, done=counted.total - counted.to_do, cursor=cursor)
         for tenant in self._each(self._mover.tenants_to_move(self._key_id, after=cursor, again=again)):
@@ -130,8 +130,8 @@ class Rotation:
         steps.reached("moving pass ended")
 
     def verify(self, cursor: str = "") -> None:
-        """Verify the tenants behind `cursor`."""
-        # How much lies behind a cursor is not worth a count of its own: the bar of a resumed pass starts at zero.
+        """Verify the tenants after `cursor`."""
+        # A resumed pass does not count what was verified before: its progress starts at zero.
         self._progress.begin(VERIFY, total=self._count().total, cursor=cursor)
         for tenant in self._each(self._mover.tenants(after=cursor)):
             self._mover.verify(tenant, self._progress)
@@ -149,7 +149,7 @@ class Rotation:
         return Plan(self._key_id, retry_while_away(self._mover.key_counts))
 
     def _remaining(self) -> int:
-        """Rows under another key, but for those that were found not to move at all."""
+        """Rows under another key, less those that have failed to move."""
         failed = sum(1 for failure in self._progress.failures if failure.key_id != self._key_id)
         return max(0, self._count().rows_left - failed)
 
@@ -174,7 +174,8 @@ class Rotation:
             self._progress.finish(verified=True, message=self._say_done())
 
     def _retire(self) -> None:
-        # Of the HMAC key no seals are counted, and a coming key has made none: so neither is retired for these.
+        # Only keys that were in use: a new key, accepted but with no seals yet, is not retired. (An HMAC key has no
+        # seals; it was in use when the run moved rows away from it.)
         used = Q(seals__gt=0) | Q(key_id__in=self._progress.run.from_key_ids)
         old = KeyRecord.objects.filter(used, purpose=self._mover.purpose, retired_at=None)
         retry_while_away(old.exclude(key_id=self._key_id).update, retired_at=Now())
@@ -188,7 +189,7 @@ class Rotation:
 def _also_looking_at_processes(
     mover: Mover, planned: Plan, report: Callable[[RotationRun], None] | None
 ) -> Callable[[RotationRun], None]:
-    """A `report` that also stops the run when a process turns up that the rotation would leave blind."""
+    """A `report` that also stops the run when a process turns up that lacks a key of the rotation."""
     looked_at = time.monotonic()
 
     def look(run: RotationRun) -> None:

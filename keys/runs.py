@@ -9,7 +9,8 @@ Both rotations use it:
         progress.finish(verified=True)
 
 Leaving the block without `finish` or `give_up`, by Ctrl-C or any error, leaves the run interrupted: the next one with
-the same target goes on at `progress.run.tenant_cursor`. After kill -9 the run still says "running"; the lease tells.
+the same target goes on at `progress.run.tenant_cursor`. After kill -9 the run still says "running", but its lease has
+expired.
 """
 
 import contextlib
@@ -82,7 +83,7 @@ class Progress:
         `cursor` is the tenant up to which, inclusive, all is done.
         """
         self.run.rows_done += rows
-        # Rows that were written after they were counted: a share of more than all would be shown.
+        # Rows written since the count would make the share exceed 1.
         self.run.rows_total = max(self.run.rows_total, self.run.rows_done)
         self._rated_rows += rows
         if cursor is not None:
@@ -94,7 +95,7 @@ class Progress:
     def fail(self, *failures: FailedRow) -> None:
         """Count rows that failed, and record the first hundred by name.
 
-        A row met again on a later pass is one failure, not two; the first reason is the better one.
+        A row that fails again on a later pass counts once and keeps its first reason.
         """
         for failure in failures:
             self._failed.setdefault((failure.table, failure.row), failure)
@@ -129,7 +130,7 @@ class Progress:
             self._report(self.run)
 
     def finish(self, *, verified: bool, message: str = "") -> None:
-        """End the run well."""
+        """End the run as finished."""
         self._end(State.FINISHED, verified, message)
 
     def give_up(self, message: str) -> None:
@@ -184,7 +185,7 @@ def run_rotation(
 def _take_up(kind: Purpose, to_key_id: str, from_key_ids: Sequence[str], started_by: str) -> RotationRun:
     run = open_run(kind) or RotationRun(kind=kind, requested_by=started_by)
     if run.pk and run.to_key_id not in ("", to_key_id):
-        # The key was changed while the run lay still: what it did towards the other key is no part of this one.
+        # The current key changed since the run stopped: its progress towards the other key does not count for this one.
         run.state, run.message = State.FAILED, f"Superseded by a rotation to {to_key_id}."
         run.save()
         run = RotationRun(kind=kind, requested_by=started_by)
@@ -192,7 +193,7 @@ def _take_up(kind: Purpose, to_key_id: str, from_key_ids: Sequence[str], started
     run.state, run.to_key_id, run.started_by, run.message = State.RUNNING, to_key_id, started_by, ""
     run.started_at = run.started_at or Now()
     if run.rows_failed:
-        # Rows that failed lie behind the cursor: they have to be met again, or the run would end without them.
+        # Rows that failed come before the cursor: start again, or the run would finish without them.
         run.tenant_cursor = ""
     run.rows_failed, run.failures = 0, []
     run.save()
@@ -201,8 +202,8 @@ def _take_up(kind: Purpose, to_key_id: str, from_key_ids: Sequence[str], started
 
 
 def _interrupt(run: RotationRun, lease: HeldLease) -> None:
-    # Without a database the run stays "running", and its expired lease says that nobody works on it. Without the
-    # lease the run is another process's by now.
+    # Without a database the run stays "running", and its expired lease shows that no process works on it. Without the
+    # lease another process has taken up the run.
     with contextlib.suppress(DatabaseError, LeaseLost):
         lease.renew()
         run.state = State.INTERRUPTED

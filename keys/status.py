@@ -1,6 +1,6 @@
 """The report of the keys: what the environment, the rows, the processes and the runs say, and what is safe to do next.
 
-Nothing here is read from a state that somebody set. `key_status` and the admin's page show the same report.
+No part of it comes from a status that a person sets. `key_status` and the admin's page show the same report.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ SEALING, HASHING, ACCEPTED, UNKNOWN, PAST = "sealing", "hashing", "accepted", "u
 @dataclass(frozen=True)
 class KeyFacts:
     """All that is known of one key. `state` is this process's view: sealing (or hashing), accepted, unknown (rows need
-    it and it is not held) or past (nobody needs it)."""
+    it and it is not held) or past (no row needs it)."""
 
     key_id: str
     purpose: str
@@ -212,7 +212,7 @@ class _Judge:
         return f"Keep {key.key_id} until manage.py rotate_encryption_key has verified that no row needs it."
 
     def _is_leaving(self, key: KeyFacts) -> bool:
-        """Something was sealed under it once; a coming key has sealed nothing."""
+        """Whether it was in use before: a new key has sealed nothing yet."""
         return bool(key.seals) or (self.run is not None and key.key_id in self.run.from_key_ids)
 
     def _may_leave(self, key: KeyFacts) -> bool:

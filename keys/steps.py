@@ -1,4 +1,4 @@
-"""The steps of a rotation, named, so that a test can stop a process after any one of them."""
+"""Named steps of a rotation, so that a test can stop a process after any one of them."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,6 @@ observer: Callable[[str], None] | None = None
 
 
 def reached(step: str) -> None:
-    """Say that `step` is done."""
+    """Tell the observer, if a test has set one, that `step` is done."""
     if observer is not None:
         observer(step)

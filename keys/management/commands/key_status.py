@@ -1,4 +1,4 @@
-"""`manage.py key_status`: where the keys stand and what is safe to do next."""
+"""`manage.py key_status`: shows every key, the last rotations and what is safe to do next."""
 
 import json
 from argparse import ArgumentParser
