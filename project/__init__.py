@@ -1,4 +1,4 @@
-"""Wiring: settings, URLs, WSGI and ASGI, errors as HTTP, probes, metrics, logs, and Django's commands as our roles.
+"""Wiring: settings, URLs, WSGI and ASGI, errors as HTTP, probes, metrics, logs, and commands run as the tables' owner.
 
-Imports every other room; nothing imports this one.
+It may import every other package; none imports this one.
 """

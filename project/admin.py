@@ -1,4 +1,4 @@
-"""The admin's look, for the pages that Django and axes bring along, and the log of what operators did."""
+"""Admin pages of Django's and axes' models in unfold's style, and the log of operators' actions."""
 
 from typing import Any
 
@@ -31,12 +31,12 @@ class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
 
 @admin.register(AccessAttempt)
 class AccessAttemptAdmin(AxesAttemptAdmin, ModelAdmin):
-    """Failed logins; deleting one unlocks."""
+    """Failed logins; deleting one ends its lockout."""
 
 
 @admin.register(LogEntry)
 class LogEntryAdmin(ModelAdmin):
-    """Who did what, and when. Nobody writes here but the admin itself."""
+    """Who did what, and when. Read-only: the admin itself writes it."""
 
     list_display = ("action_time", "user", "content_type", "object_repr", "shown_change")
     list_filter = ("action_flag", "content_type", "user")

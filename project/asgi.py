@@ -18,9 +18,9 @@ begin_serving("asgi")
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Django's application, which knows nothing of the server's start and stop.
+    """Django's application, and the lifespan events that Django does not handle.
 
-    A server that was sent SIGTERM may end by that signal, behind its last request: no code runs at such an exit.
+    The heartbeat ends at the lifespan's shutdown: a server that ends by SIGTERM may run no exit handlers.
     """
     if scope["type"] == "lifespan":
         await _live(receive, send)

@@ -13,7 +13,7 @@ from django.db import connection
 from django.utils import timezone
 
 SWEEP_SHARE = 1 / 256
-"""Share of new counters with which expired ones are deleted."""
+"""Share of calls to `add` that delete some expired counters besides."""
 SWEEP_ROWS = 1_000
 
 
@@ -25,7 +25,7 @@ class CounterCache(BaseCache):
         self._table = connection.ops.quote_name(table)
 
     def add(self, key: str, value: int, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        """Make a counter where none lives; False when there is one."""
+        """Create a counter, and return True; return False when there is an unexpired one."""
         row = self._run(
             f"INSERT INTO {self._table} AS counter (key, number, expires_at) VALUES (%s, %s, %s)"  # noqa: S608
             " ON CONFLICT (key) DO UPDATE SET number = excluded.number, expires_at = excluded.expires_at"
@@ -37,7 +37,7 @@ class CounterCache(BaseCache):
         return row is not None
 
     def incr(self, key: str, delta: int = 1, version: int | None = None) -> int:
-        """Raises ValueError when no counter lives under that key."""
+        """Add to a counter and return its value. Raises ValueError when there is no unexpired one."""
         row = self._run(
             f"UPDATE {self._table} SET number = number + %s WHERE key = %s"  # noqa: S608
             " AND (expires_at IS NULL OR expires_at > statement_timestamp()) RETURNING number",

@@ -1,4 +1,4 @@
-"""System checks of the project's settings. None of them connects."""
+"""System checks of the project's settings. None of them connects to the database."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +13,8 @@ from django.core import checks
 from database.dsn import VARIABLES
 from database.embedded_postgres import binaries
 
-# The owner's and the backup's connections are for a migration's and a backup's environment; a web process that has
-# neither is the safer one. Their commands name the variable when it is missing.
+# A web process is safer without the owner's and the backup's URLs: only migrations and backups need them, and their
+# commands name the variable when it is missing.
 NEEDED_TO_SERVE = ("app", "census")
 RANGES = {
     "WEB_CONCURRENCY": (1, 1_000),
@@ -89,7 +89,7 @@ def database_errors(alias: str, database: Mapping[str, Any]) -> Iterator[checks.
 
 @checks.register("project")
 def check_embedded_postgres(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """E006: no Postgres at all."""
+    """E006: neither a DATABASE_URL nor the embedded Postgres."""
     if not settings.DATABASE_EMBEDDED or binaries.installed():
         return []
     return [
@@ -103,7 +103,7 @@ def check_embedded_postgres(app_configs: Sequence[AppConfig] | None = None, **kw
 
 @checks.register("project")
 def check_metrics_networks(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """E011: a network that is none, which would make every scrape an error."""
+    """E011: an entry of METRICS_ALLOWED_NETWORKS that is no network; every scrape would fail."""
     return [
         checks.Error(
             f"METRICS_ALLOWED_NETWORKS holds {network!r}, which is no network.",
@@ -117,7 +117,7 @@ def check_metrics_networks(app_configs: Sequence[AppConfig] | None = None, **kwa
 
 @checks.register("project")
 def check_cache(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """E012: a Redis that no package speaks to."""
+    """E012: a CACHE_URL without the package redis."""
     if not settings.CACHE_URL or find_spec("redis"):
         return []
     return [
@@ -131,7 +131,7 @@ def check_cache(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -
 
 @checks.register("project")
 def check_ranges(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """E013: numbers that cannot serve, and a pool with fewer connections than threads that want one."""
+    """E013: a number out of its range, or a pool with too few connections for the threads."""
     found: list[checks.CheckMessage] = [
         checks.Error(
             f"{name} must lie between {low} and {high}.", hint="docs/reference.md says why.", id="project.E013"

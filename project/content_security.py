@@ -1,4 +1,4 @@
-"""The admin's Content-Security-Policy: nothing from elsewhere, no inline script, in nobody's frame.
+"""The admin's Content-Security-Policy: resources of this origin only, no inline scripts, no framing.
 
 Unfold's menus are Alpine expressions, which need `unsafe-eval`; its widgets and htmx set styles inline.
 """

@@ -1,4 +1,4 @@
-"""What Django's debug pages and error reports may show of the settings."""
+"""The filter that hides secret settings in Django's debug pages and error reports."""
 
 import re
 

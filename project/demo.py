@@ -1,4 +1,4 @@
-"""What `make demo` shows: two users, real HTTP, the row as a dump has it, and a moved row that does not open."""
+"""The demo of `make demo`: two users over HTTP, a row as a dump shows it, and a copied row that does not open."""
 
 import json
 import time
@@ -187,7 +187,7 @@ def _dumped(value: Any) -> str:
 
 @contextmanager
 def _moved_row(owner: Account, thief: Account) -> Iterator[None]:
-    """Within the block, one of `owner`'s rows also stands, sealed as it is, among `thief`'s."""
+    """Within the block, `thief` has a copy of one of `owner`'s sealed rows."""
     with tenant_transaction(owner.user_id):
         row = MemoryChunk.objects.get(doc_id="note-allergy")
         vector = MemoryVector.objects.get(id=row.id)

@@ -1,4 +1,4 @@
-"""Whether this process is about to end: it still answers, but wants no more work."""
+"""The flag of a process that shuts down: it still answers, but says that it wants no more requests."""
 
 from threading import Event
 

@@ -97,7 +97,7 @@ def problem(
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse:
-    """Answer whatever an API view raised; what nobody foresaw becomes a 500 that says nothing and a log line."""
+    """The answer to an exception of an API view. An unexpected one becomes a 500 without details and a log entry."""
     response = _identity_problem(exc) or _domain_problem(exc) or _framework_problem(exc)
     if response is not None:
         return response
@@ -199,7 +199,7 @@ def _join(path: str, key: str | int) -> str:
     return f"{path}.{key}" if path else key
 
 
-# --- Outside a view: Django's handlers, which also hear what middleware raised ---
+# --- Outside a view: Django's handlers, which also answer what middleware raised ---
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:

@@ -11,12 +11,12 @@ from project import metrics_folder, settings
 
 bind = settings.BIND
 workers = settings.WEB_CONCURRENCY
-os.environ["WEB_CONCURRENCY"] = str(workers)  # workers share the cores by it
+os.environ["WEB_CONCURRENCY"] = str(workers)  # by which a worker divides the CPU cores
 worker_class = "project.waitress_worker.WaitressWorker"
 threads = settings.WEB_THREADS
-# A loop that stands still for so long is killed; slow requests are no matter, they have threads of their own.
+# Seconds after which a worker whose loop hangs is killed. Slow requests do not count: they run in threads.
 timeout = 60
-# Workers have so long to finish what has begun, after the pause in which they serve on.
+# Seconds for a worker to end: DRAIN_SECONDS, in which it still serves, and 30 to finish open requests.
 graceful_timeout = int(settings.DRAIN_SECONDS) + 30
 # The access log is our own (`project.middleware`): JSON, with routes instead of raw paths.
 accesslog = None
@@ -33,7 +33,7 @@ def when_ready(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Load the models in the background, behind the fork, with the application preloaded or not."""
+    """Load the models in the background after the fork, whether or not the application was preloaded."""
     from memory.index.embedding import get_embedding_model
     from rerank.startup import begin_serving_in_worker
 
@@ -43,14 +43,14 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Sign the process off, so that a key rotation need not wait until it is forgotten."""
+    """End the process's heartbeat, so that a key rotation need not wait until it expires."""
     from keys import heartbeat
 
     heartbeat.stop()
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """A dead worker's gauges go; its counters stay in the sum."""
+    """Drop a dead worker's gauges from the metrics; its counters stay in the sum."""
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(worker.pid)

@@ -1,4 +1,4 @@
-"""Probes: is the process alive, and may it be given work?"""
+"""Probes: `/healthz` (is the process alive?) and `/readyz` (can it serve requests?)."""
 
 import logging
 from collections.abc import Callable
@@ -36,10 +36,10 @@ def healthz(request: HttpRequest) -> JsonResponse:
 def readyz(request: HttpRequest) -> JsonResponse:
     """200 when every part is `ok`, else 503 with `failing` beside the parts that are not. Reasons go to the log.
 
-    503 and `draining` as well when this process is about to end.
+    While this process shuts down it is 503 with `draining`.
 
-    `rerank` tells how the reranker is, and never makes us unready: without it answers keep their retrieval order. Only
-    where RERANK_REQUIRE_GPU is true is a usable CUDA device a part too, `gpu`.
+    `rerank` is the reranker's state. It never causes a 503: without reranking, answers keep their retrieval order. Only
+    with RERANK_REQUIRE_GPU is there a part `gpu`, a usable CUDA device.
     """
     if draining.has_begun():
         return JsonResponse({"status": "draining"}, status=503)
@@ -72,7 +72,7 @@ def _passes(name: str, check: Callable[[], object]) -> bool:
 
 
 def _reason(failure: Exception) -> str:
-    """What to mend. Only our own errors speak for themselves: others may quote an address or a value."""
+    """The reason for the log: the message of our own errors, only the type of others, which may quote a value."""
     return str(failure) if isinstance(failure, SPEAKING) else type(failure).__name__
 
 

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, with the request's id, and nothing that somebody stored, asked or signed in with.
+"""Logs: one JSON object a line, with the request's id, and without any memory, question or credential.
 
 An exception is logged as its type and the places it passed, without its message: a driver's or parser's message often
 quotes the value it choked on. Django's own request log is reduced the same way, for it names raw paths.
@@ -40,7 +40,7 @@ class PathFilter(logging.Filter):
 
 
 class SecurityFilter(logging.Filter):
-    """Takes what a caller made up, a host, an origin or a path, out of Django's security log, and the alarm with it."""
+    """Removes hosts, origins and paths that a caller sent from Django's security log; its entries become warnings."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.startswith("django.security"):

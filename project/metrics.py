@@ -1,8 +1,8 @@
 """`/metrics`, for Prometheus, and `/api/v1/rerank/metrics`, the reranker's figures of one process.
 
 Closed unless METRICS_TOKEN or METRICS_ALLOWED_NETWORKS opens it. The loopback address is not trusted by default: behind
-a proxy on the same host the whole world comes from there. With several worker processes PROMETHEUS_MULTIPROC_DIR
-(which `project/gunicorn.py` sets) makes one scrape tell of all of them.
+a proxy on the same host every request comes from it. With several worker processes PROMETHEUS_MULTIPROC_DIR (which
+`project/gunicorn.py` sets) makes one scrape cover all of them.
 """
 
 from hmac import compare_digest
@@ -32,7 +32,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
 def rerank_metrics(request: HttpRequest) -> HttpResponse:
     """`get_rerank_metrics()` of the process that answers, or 403.
 
-    Left out of the OpenAPI description on purpose: that tells what users' tokens open, and none opens this.
+    Not in the OpenAPI description, which lists what users' tokens give access to: none gives access to this.
     """
     return JsonResponse(get_rerank_metrics()) if _may_read(request) else _refusal()
 
@@ -52,7 +52,7 @@ def _bears_token(request: HttpRequest) -> bool:
 
 
 def _comes_from_allowed_network(request: HttpRequest) -> bool:
-    """Only the peer itself counts: what came through a proxy carries the proxy's address."""
+    """Only direct requests count: one that came through a proxy has the proxy's address."""
     if any(header in request.META for header in PROXY_HEADERS):
         return False
     try:

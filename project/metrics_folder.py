@@ -1,7 +1,7 @@
-"""The folder in which the processes of one instance put their counts together for Prometheus.
+"""The folder in which the processes of one server collect their metrics for Prometheus.
 
-Each instance has its own, inside PROMETHEUS_MULTIPROC_DIR: a second start on the same checkout touches nobody else's.
-Whoever holds the lock on its `owner` file lives; folders without an owner are swept at the next start.
+Each server that is started has its own, inside PROMETHEUS_MULTIPROC_DIR, so two servers of one checkout do not mix. A
+running server holds the lock on its folder's `owner` file; the next start deletes folders whose lock is free.
 """
 
 import fcntl
@@ -15,12 +15,12 @@ from typing import IO
 OWNER = "owner"
 
 _owned: list[IO[str]] = []
-"""Files kept open: their locks end with the last process of the instance, killed or not."""
+"""Files kept open: their locks end with the last process of the server, killed or not."""
 
 
 @cache
 def claim() -> Path:
-    """Make this instance's folder and name it in the environment. To be called before prometheus_client is imported."""
+    """Make this server's folder and name it in the environment. To be called before prometheus_client is imported."""
     base = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ".data/metrics")).absolute()
     base.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (base / ".lock").open("w") as one_at_a_time:
@@ -35,7 +35,7 @@ def claim() -> Path:
 
 
 def _sweep(base: Path) -> None:
-    """Remove the folders of instances that are gone."""
+    """Remove the folders of servers that have ended."""
     for folder in base.glob("instance-*"):
         if not _has_owner(folder):
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Settings, all of them, from the environment.
+"""All settings, read from the environment.
 
 A variable `NAME` may also be given as `NAME_FILE`, the path of a file that holds the value (container secrets).
 A `.env` file next to `manage.py` (or the file that `ENV_FILE` names) is read first; the real environment wins over it.
@@ -103,10 +103,10 @@ INSECURE_HTTP = env.bool("INSECURE_HTTP", default=DEBUG)
 TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXY_COUNT", default=0)
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXY_COUNT else None
 SECURE_SSL_REDIRECT = not INSECURE_HTTP
-# Probes and scrapers come from inside, without TLS.
+# Probes and scrapers come from the internal network, without TLS.
 SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
 SECURE_HSTS_SECONDS = 0 if INSECURE_HTTP else env.int("SECURE_HSTS_SECONDS", default=31_536_000)
-# Promises about the whole domain, hard to take back: yours to make, and so no warning of ours.
+# Both bind the whole domain and are hard to undo. The operator decides, so Django's warnings about them are silenced.
 SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", default=False)
 SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_PRELOAD", default=False)
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
@@ -114,7 +114,7 @@ SESSION_COOKIE_SECURE = not INSECURE_HTTP
 CSRF_COOKIE_SECURE = not INSECURE_HTTP
 CSRF_FAILURE_VIEW = "project.errors.csrf_failure"
 SESSION_COOKIE_AGE = 12 * 3600
-# A new token passes through a message once: in the browser's cookie, never in a table of sessions.
+# The admin shows a new token in a message, once. It is kept in the browser's cookie, never in the session table.
 MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
 
 # --- Identity -------------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ WEB_THREADS = env.int("WEB_THREADS", default=8)
 # How long a client may take to send the head of a request, and all of it.
 REQUEST_HEAD_SECONDS = env.int("REQUEST_HEAD_SECONDS", default=10)
 REQUEST_BODY_SECONDS = env.int("REQUEST_BODY_SECONDS", default=60)
-# How long a process that was told to end says so by /readyz, and serves on, before it closes its door.
+# Seconds for which a process that was sent SIGTERM still serves, with /readyz at 503, before it closes its sockets.
 DRAIN_SECONDS = env.float("DRAIN_SECONDS", default=2.0)
 
 # --- Operations -----------------------------------------------------------------------------------------------------
@@ -229,10 +229,10 @@ LOGGING: dict[str, Any] = {
         "django.request": {"level": "ERROR", "filters": ["path"]},
         "sentence_transformers": {"level": "WARNING"},
         "axes": {"level": "WARNING"},
-        # Its warnings about a pipeline that failed quote the server's message, and that the values of a statement.
+        # Its warnings about a failed pipeline quote the server's message, which quotes values of the statement.
         "psycopg": {"level": "ERROR"},
         "psycopg.pool": {"level": "WARNING"},
-        # A queue of a few requests is no news; and its errors name raw paths.
+        # Its errors name raw paths. Its warnings about a queue of a few requests are noise.
         "waitress": {"level": "WARNING", "filters": ["path"]},
         "waitress.queue": {"level": "ERROR"},
         # runserver's own access log prints raw paths and query strings.
@@ -270,7 +270,7 @@ MEMORY_EMBEDDING_BACKEND = env.str("MEMORY_EMBEDDING_BACKEND", default="auto")
 MEMORY_EMBEDDING_THREADS = env.int("MEMORY_EMBEDDING_THREADS", default=0)
 WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=1)
 MEMORY_EMBEDDING_BATCH = env.int("MEMORY_EMBEDDING_BATCH", default=32)
-MEMORY_CHUNK_TOKENS = env.int("MEMORY_CHUNK_TOKENS", default=254)  # what the bundled model reads, less its two marks
+MEMORY_CHUNK_TOKENS = env.int("MEMORY_CHUNK_TOKENS", default=254)  # the bundled model's, less two special tokens
 MODELS_MAY_DOWNLOAD = env.bool("MODELS_MAY_DOWNLOAD", default=False)
 
 # --- Lexical index --------------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ MODELS_MAY_DOWNLOAD = env.bool("MODELS_MAY_DOWNLOAD", default=False)
 MEMORY_LEXICAL_LANGUAGE = env.str("MEMORY_LEXICAL_LANGUAGE", default="english")
 
 # --- Retrieval ------------------------------------------------------------------------------------------------------
-# Both change what is stored: turning one needs `manage.py reindex`, and start-up warns until it has run.
+# Both change what is stored: switching one needs `manage.py reindex`, and start-up warns until it has run.
 MEMORY_VECTOR_ROTATION = env.bool("MEMORY_VECTOR_ROTATION", default=True)
 MEMORY_LEXICAL_INDEX = env.bool("MEMORY_LEXICAL_INDEX", default=True)
 # score = cosine + lexical weight * BM25 / best BM25; then lifted towards the mean of the chunks before and after.
@@ -333,7 +333,7 @@ RERANK_GOLDEN = env.json(
 # --- Database -------------------------------------------------------------------------------------------------------
 # Without a DATABASE_URL, an embedded Postgres in this folder, started on the first connection.
 EMBEDDED_POSTGRES_DIR = env.str("EMBEDDED_POSTGRES_DIR", default=str(BASE_DIR / ".data"))
-# The URL itself is no setting: Django's debug pages show those whose names do not speak of secrets.
+# The URL itself is no setting, so that no debug page can show it.
 DATABASE_EMBEDDED = not env.str("DATABASE_URL", default="")
 # Connection parameters by role: app, owner, census, backup. Only the application's are in DATABASES.
 DATABASE_ROLES = dsn.roles(
@@ -353,13 +353,13 @@ DATABASES: dict[str, dict[str, Any]] = {
         **dsn.django_settings(DATABASE_ROLES["app"]),
     }
 }
-# Never by the number of times a statement was seen: only what asks to be prepared is. (psycopg then counts the last
-# hundred statements of a connection, in this process' memory.)
+# psycopg prepares no statement for being repeated, only those sent with `prepare=True`. (It still counts the last
+# hundred statements of a connection, in this process's memory.)
 DATABASES["default"]["OPTIONS"]["prepare_threshold"] = sys.maxsize if DATABASE_PREPARED_STATEMENTS else None
 DATABASES["default"]["OPTIONS"]["pool"] = {
     "min_size": DATABASE_POOL_MIN_SIZE,
     "max_size": DATABASE_POOL_MAX_SIZE,
     "timeout": DATABASE_POOL_TIMEOUT,
-    # A failed attempt is given up soon: its ever longer pauses would outlast the server's return.
+    # Seconds until a failed attempt to reconnect is given up: its growing pauses would delay the recovery.
     "reconnect_timeout": 1.0,
 }

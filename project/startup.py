@@ -1,4 +1,4 @@
-"""What happens before the first request is served: refusals first, then what runs in the background.
+"""`begin_serving()`: the checks that can refuse to serve, then the start of what runs in the background.
 
 A server runs no system checks by itself, so what `manage.py check` refuses is refused here as well.
 """

@@ -1,4 +1,4 @@
-"""Every address the service answers."""
+"""Every URL that the service answers."""
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path

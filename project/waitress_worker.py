@@ -4,8 +4,8 @@ gunicorn keeps its own part: processes, the listening socket, signals, hooks. In
 connection; a request goes to one of WEB_THREADS threads when its last byte is there, and its answer is buffered for a
 client that reads slowly. So thousands of half-sent requests cost memory and no thread.
 
-On SIGTERM `/readyz` turns 503 and the worker serves on for DRAIN_SECONDS, so that whoever sends it requests may notice.
-Then it takes no more connections, finishes what has begun, and ends.
+On SIGTERM `/readyz` turns 503 and the worker serves on for DRAIN_SECONDS, so that a load balancer notices. Then it
+accepts no more connections, finishes open requests, and ends.
 """
 
 import os
@@ -27,13 +27,13 @@ LOOP_SECONDS = 1.0
 """The longest pause between two looks at deadlines and signals."""
 MAX_CONNECTIONS = 4_000
 SPARE_FILES = 200
-"""File descriptors that are no client's: database, models, bodies on the disk."""
+"""File descriptors kept for other than clients: database, models, request bodies on disk."""
 BODY_SLACK = 1024 * 1024
 """A body somewhat above MEMORY_MAX_BODY_BYTES is read, so that the API can answer it with its own 413."""
 
 
 class TimedRequest(HTTPRequestParser):
-    """A request that arrives, and since when."""
+    """A request that is being received, and when it began."""
 
     def __init__(self, adj: Any) -> None:
         super().__init__(adj)
@@ -63,7 +63,7 @@ class Channel(HTTPChannel):
         return bool(self.request is not None or self.requests or self.total_outbufs_len)
 
     def close_if_overdue(self, now: float) -> None:
-        """Give up a client that sends too slowly. One that has stopped reading, or says nothing, waitress gives up."""
+        """Close a client that sends too slowly. waitress itself closes one that is idle or has stopped reading."""
         if self.request is not None and self.request.is_overdue(now):
             self.will_close = True
 
@@ -105,7 +105,7 @@ class WaitressWorker(Worker):
         for door in self._doors():
             _take_who_waits(door)
             wasyncore.dispatcher.close(door)  # its trigger stays: threads still wake the loop
-        # Whoever was let in last has not said a word yet.
+        # The connections accepted last have sent no request yet.
         self._serve_until(LOOP_SECONDS, lambda: any(not channel.has_asked for channel in self._channels()))
         self._serve_while(lambda: any(channel.is_busy() for channel in self._channels()))
 
@@ -131,14 +131,14 @@ class WaitressWorker(Worker):
 
 
 def _take_who_waits(door: BaseWSGIServer) -> None:
-    """Accept who has connected already: closing the door would reset them."""
+    """Accept the connections that wait: closing the socket would reset them."""
     known = -1
     while known < (known := len(door.active_channels)):
         door.handle_accept()
 
 
 def _connection_limit() -> int:
-    """As many connections as the process may open, which is made as many as it can be."""
+    """The most connections to serve, after raising the process's limit of open files as far as it goes."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return MAX_CONNECTIONS if most == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, most - SPARE_FILES)

@@ -1,4 +1,4 @@
-"""What commands that work as the owner of the tables share."""
+"""`command_as_owner()`: runs the body of a management command as the owner of the tables."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +13,8 @@ from database.roles import as_owner
 
 @contextmanager
 def command_as_owner(using: str) -> Iterator[DatabaseWrapper]:
-    """`as_owner()` for a command: a missing DATABASE_OWNER_URL, a database that is away or a lock that was not to be
-    had end it with one line instead of a traceback."""
+    """`as_owner()` for a command: a missing DATABASE_OWNER_URL, a database that is away or a lock timeout ends it with
+    one line instead of a traceback."""
     try:
         with as_owner(using) as owner:
             yield owner
