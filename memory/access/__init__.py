@@ -1,12 +1,12 @@
-"""Who calls, and for which user.
+"""Identifies the caller of a request, and the user whose memory it may reach.
 
     identity          canonical user ids; the caller as an `Identity`
     tokens            bearer tokens and the services that hold them (models)
     authentication    from a request's credential to an `Identity`, and to DRF
     client_address    where a request comes from, behind proxies too
-    rates             counts calls in windows, for throttles
+    rates             counts calls in time windows, for throttles
     middleware        binds the user for the length of a request
-    bound_statements  gives statements of a bound user a door of their own
+    bound_statements  gives each statement of a bound user a door of its own
 
-Imports `tenancy`, `memory.rls` and `memory.security`; no other room.
+Imports `sealing` (with `memory.security`), `tenancy` and `memory.rls`; no other room.
 """

@@ -1,7 +1,7 @@
-"""From a request's credential to an Identity, and from there to DRF.
+"""Authenticates a request: from its credential to an `Identity`, which DRF is then given.
 
-A bearer token wins over a browser session. A token that is wrong in any way is an error even when a session would
-do: nobody should find out months later that their token was never looked at.
+A bearer token wins over a browser session. A wrong token is an error even when the session would suffice: otherwise its
+owner would not notice that the token has no effect.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ SCHEME = "Bearer"
 
 
 def identify(request: HttpRequest) -> Identity | None:
-    """Who calls, or None for nobody. Raises IdentityError, or django.db.Error when the database is away."""
+    """The caller, or None without a credential. Raises IdentityError, or django.db.Error when the database is away."""
     authorization = request.META.get("HTTP_AUTHORIZATION")
     header = request.META.get("HTTP_X_MEMORY_USER")
     if authorization is not None:
@@ -33,7 +33,7 @@ def identify(request: HttpRequest) -> Identity | None:
 
 def _token_in(authorization: str) -> AccessToken:
     scheme, _, secret = authorization.partition(" ")
-    # A NUL or a byte beyond ASCII never stood in a token of ours, and Postgres takes no NUL.
+    # No token of ours has a NUL or a byte beyond ASCII, and Postgres takes no NUL.
     if scheme.lower() != SCHEME.lower() or not (secret.isascii() and secret.isprintable()):
         raise InvalidCredential(InvalidCredential.__doc__)
     token = AccessToken.objects.find(secret)
@@ -43,7 +43,7 @@ def _token_in(authorization: str) -> AccessToken:
 
 
 class IdentityAuthentication(SessionAuthentication):
-    """Hands the middleware's finding to DRF; a browser session must bring its CSRF token as well."""
+    """Hands the identity that the middleware found to DRF; a browser session needs its CSRF token as well."""
 
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:
         identity = getattr(request._request, "memory_identity", None)
@@ -60,7 +60,7 @@ class IdentityAuthentication(SessionAuthentication):
 
 
 class IdentityScheme(OpenApiAuthenticationExtension):
-    """How the OpenAPI description tells of it."""
+    """Describes `IdentityAuthentication` in the OpenAPI schema."""
 
     target_class = "memory.access.authentication.IdentityAuthentication"
     name = ["accessToken", "session"]

@@ -1,13 +1,13 @@
-"""Gives every statement that reaches tenant rows a door of its own, where a user is bound and no door is open.
+"""Runs each statement that reaches tenant rows in a door of its own, where a user is bound and no door is open.
 
-`TenantMiddleware` binds the user of a request. So a view may say `MemoryChunk.objects.filter(source="chat")`, or send
-SQL through a cursor, and sees its user's rows: the statement travels with a BEGIN and the `SET LOCAL` before it, and is
-committed. Inside an atomic block of the view's the setting comes and goes with each statement, within a savepoint, so
-that nothing is left behind in the block. Units of work belong into one `tenant_transaction()`, which costs less too.
+`TenantMiddleware` binds the user of a request. So a view may call `MemoryChunk.objects.filter(source="chat")`, or send
+SQL through a cursor, and sees its user's rows: BEGIN and `SET LOCAL` are sent before the statement, COMMIT after it.
+Inside an atomic block of the view, each statement runs in a savepoint, and the setting is reset after it. A unit of
+work belongs into one `tenant_transaction()`, which also costs less.
 
-Only statements whose text names a tenant table, or the setting, are wrapped; all others are left as they are. What
-reaches tenant rows under another name (a function, a view of the database's) finds none without an explicit door, and
-so does what does not pass Django's `execute` (`copy`, `stream`).
+Only statements whose text names a tenant table, or the setting, are wrapped. A statement that reaches tenant rows under
+another name (a database function or view), or that does not pass Django's `execute` (`copy`, `stream`), finds no rows
+without an explicit door.
 """
 
 from collections.abc import Callable
@@ -33,14 +33,15 @@ NO_SERVER_CURSOR = (
 def wrap_statements(sender: Any, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     """Receiver of Django's `connection_created`."""
     if connection.alias == DEFAULT_DB_ALIAS and in_own_door not in connection.execute_wrappers:
-        # First of all: whoever adds wrappers takes the last one away.
+        # At the front: code that adds a wrapper for a while removes the last one afterwards.
         connection.execute_wrappers.insert(0, in_own_door)
 
 
 def in_own_door(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
-    """Run a statement, in the bound user's door if it needs one. Raises OutsideTenantTransaction where none would do.
+    """Run a statement, in the bound user's door if it needs one.
 
-    Without a bound user it is run as it stands, and row-level security shows it nothing.
+    Without a bound user it runs as it is, and row-level security shows it no rows. Raises OutsideTenantTransaction for
+    a server-side cursor, which needs an explicit door.
     """
     connection = context["connection"]
     if not may_have_bound_user() or open_door(connection) is not None:
@@ -56,7 +57,7 @@ def in_own_door(execute: Callable[..., Any], sql: Any, params: Any, many: bool, 
 
 
 def _reaches_tenants(statement: str) -> bool:
-    # Every statement of a request comes by here: looking for each word takes 1 µs, one regular expression took 15.
+    # This runs for every statement of a request: looking for each word takes 1 µs, one regular expression took 15.
     lower = statement.lower()
     return any(word in lower for word in _tenant_words())
 

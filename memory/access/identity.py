@@ -1,8 +1,8 @@
-"""Who is calling, and whose memory the call is about.
+"""Canonical user ids, and `Identity`: the caller of a request and the user whose memory it reaches.
 
 A user id is exact UTF-8 of 1 to 255 bytes in one of two canonical forms:
 
-    person:<pk>                           an account of ours
+    person:<pk>                           a Django account
     service:<namespace>:<external id>     a user that a service names in `X-Memory-User`
 
 So a service's "5" is never person 5, and two services never share "alice": a namespace is a slug, it holds no colon.
@@ -57,15 +57,15 @@ class Identity:
 
 
 def person_user_id(pk: int) -> str:
-    """The canonical user id of an account of ours."""
+    """The canonical user id of a Django account."""
     return f"person:{pk}"
 
 
 def service_user_id(namespace: str, external_id: str) -> str:
     """The canonical user id of the user whom a service calls `external_id`.
 
-    Raises InvalidUserId, also for white space at an end: HTTP servers cut it off a header, and "victim " would be
-    "victim". A service whose own ids can end so must refuse them, or spell them otherwise, before it names them.
+    Raises InvalidUserId, also for white space at an end: HTTP servers strip it from a header, and "victim " would be
+    "victim". A service whose own ids can end so must refuse or encode them.
     """
     if not external_id:
         raise InvalidUserId("A service's user has a name.")

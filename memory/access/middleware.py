@@ -1,11 +1,11 @@
 """Identifies the caller of a request, and binds the user for as long as the request lasts.
 
-DRF authenticates inside the view, too late for a tenant that views, throttles and logs all need; so it happens here,
-once, and `memory.access.authentication` hands the outcome to DRF. A failed identification is handed over too, with no
-tenant bound: DRF raises it where its handler can answer, and views that ask for nobody (schema, docs) do not care.
+DRF authenticates inside the view. Views, throttles and logs need the tenant earlier, so it is done here, once, and
+`memory.access.authentication` hands the outcome to DRF. After a failed identification no tenant is bound: DRF raises
+the failure where its handler can answer, and views without authentication (schema, docs) ignore it.
 
-Under `/api/` the caller is identified before the view runs. Elsewhere nobody is asked until a statement reaches tenant
-rows, so that pages which reach none cost nothing; under ASGI, where a view may not ask, everybody is.
+Under `/api/` the caller is identified before the view runs. Elsewhere this waits until a statement reaches tenant rows,
+so that other pages cost nothing. Under ASGI, where an async view could not do it, it is done before every view.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -56,7 +56,7 @@ def _identify(request: HttpRequest) -> Identity | Exception | None:
 
 
 def _counted(request: HttpRequest, failure: InvalidCredential) -> Exception:
-    """The failure; too many of them from one address are throttled, and say so. A valid credential is not."""
+    """The failure, counted; or Throttled after too many failures from one address. Valid credentials never count."""
     metrics.AUTHENTICATION_FAILURES.inc()
     try:
         address = hmac_user(f"address:{client_address(request)}")
@@ -67,7 +67,7 @@ def _counted(request: HttpRequest, failure: InvalidCredential) -> Exception:
 
 
 def _find_user(request: HttpRequest) -> str | None:
-    """The caller's user id; None for nobody and for a caller who could not be identified."""
+    """The caller's user id; None without a credential and for a caller who could not be identified."""
     found = request.memory_identity if hasattr(request, "memory_identity") else _identify(request)
     if isinstance(found, DatabaseError):
         raise found
@@ -75,7 +75,7 @@ def _find_user(request: HttpRequest) -> str | None:
 
 
 def _streamed_as(find: FindUser, response: Any) -> HttpResponseBase:
-    """Bind the user for each part of a streamed answer, which is made when the middleware is long done."""
+    """Bind the user for each part of a streamed answer, which is made after the middleware has returned."""
     if response.streaming and not isinstance(response, FileResponse):
         parts = _parts_as_async if response.is_async else _parts_as
         response.streaming_content = parts(find, response.streaming_content)

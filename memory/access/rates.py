@@ -1,6 +1,7 @@
-"""Counts calls in fixed windows, where all processes see them (the default cache), and says when there are too many.
+"""Counts calls in fixed time windows for throttles, in the default cache, which all processes share.
 
-One counter for each name and window, raised by one atomic statement. Names are of users, tokens and addresses, hashed.
+There is one counter for each name and window, raised by one atomic statement. A name is a hash of a user, a token or an
+address.
 """
 
 import logging
@@ -46,7 +47,7 @@ def _count(key: str, timeout: int) -> int:
 
 
 def _raise(key: str, timeout: int) -> int:
-    """Add one to a counter, made if need be: one statement, but for the first call and its rivals."""
+    """Add one to a counter: one statement, but for the first calls in a window, which create it."""
     try:
         return cache.incr(key)
     except ValueError:

@@ -1,7 +1,7 @@
 """Access tokens and the services that hold them.
 
 A token is `smem_` and 64 hex digits of randomness; the table keeps its SHA-512 and its first 15 characters, so a dump
-of the table opens nothing. A spent token stays listed: knowing what was valid, and until when, is worth a row.
+of the table opens nothing. An expired or revoked token stays in the table, as a record of what was valid until when.
 """
 
 from datetime import timedelta
@@ -77,7 +77,7 @@ class AccessToken(AbstractAuthToken):
         self.refresh_from_db(fields=["revoked_at"])
 
     def note_use(self) -> None:
-        """Remember that the token was used just now, writing at most once a minute."""
+        """Record that the token was used just now, writing at most once a minute."""
         now = timezone.now()
         if self.last_used_at is None or now - self.last_used_at >= LAST_USED_RESOLUTION:
             type(self).objects.filter(pk=self.pk).update(last_used_at=now)
@@ -86,8 +86,9 @@ class AccessToken(AbstractAuthToken):
 class ServiceAccount(models.Model):
     """A program that stores memories of its own users, all of them under one namespace.
 
-    Its account needs the permission `memory.act_for_users` to name a user in `X-Memory-User`. The row outlives the
-    account, and the application may not delete it: the next to use the namespace would inherit its users' memories.
+    Its account needs the permission `memory.act_for_users` to name a user in `X-Memory-User`. The row stays when the
+    account is deleted, and the application may not delete it: a later service with the same namespace would inherit its
+    users' memories.
     """
 
     user = models.OneToOneField(
@@ -119,5 +120,5 @@ class ServiceAccount(models.Model):
 
 
 def is_persons(account: Any) -> bool:
-    """Whether somebody has used the account as a person's, and so may have memories in it."""
+    """Whether the account has been used as a person's, and so may have memories of its own."""
     return account.last_login is not None or AccessToken.objects.filter(user=account).exists()
