@@ -1,4 +1,4 @@
-"""What it costs, and beside others: the measuring behind every `benchmark_*` command and `evaluate`.
+"""Benchmarks: the measurements behind every `benchmark_*` command, `gpu_check` and `evaluate`.
 
-Nothing imports this room but those commands.
+Only those commands and the demo, which starts its server by `server`, import this room.
 """

@@ -1,4 +1,4 @@
-"""Reading a collection in BEIR's layout (Thakur et al., 2021): corpus.jsonl, queries.jsonl, qrels/<split>.tsv."""
+"""Reads a collection in BEIR's layout (Thakur et al., 2021): corpus.jsonl, queries.jsonl, qrels/<split>.tsv."""
 
 import json
 from collections.abc import Iterator

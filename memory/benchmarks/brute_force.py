@@ -1,4 +1,4 @@
-"""The right answer, from plain texts and original vectors in numpy: what every engine's answer is compared with."""
+"""Computes the exact ranking from plain texts and original vectors in numpy, as the reference for every engine."""
 
 from collections import Counter
 from collections.abc import Sequence

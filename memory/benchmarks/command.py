@@ -1,4 +1,4 @@
-"""The shape of every benchmark command: parse, measure, print a table or one JSON object."""
+"""Base class of the benchmark commands: parse, measure, print tables or one JSON object."""
 
 import json
 from argparse import ArgumentParser
@@ -16,7 +16,7 @@ T = TypeVar("T")
 class BenchmarkCommand(BaseCommand):
     """Subclasses add their arguments and return a Report from `measure`; progress goes to stderr."""
 
-    # Whether a bound that was missed is an exit code of 1: for commands that are gates.
+    # Whether a missed target makes the exit code 1: for commands that serve as gates.
     fails_on_missed_target = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Sealing and opening beside AESGCM alone, call for call, on one thread."""
+"""Measures sealing and opening against plain AESGCM calls, on one thread."""
 
 import os
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from memory.security import NONCE_BYTES, open_sealed, seal
 
 SIZES = (32, 1024, 65536)
 RATIO_SIZE = 1024
-# Short enough that what disturbs the machine hits both sides of a pair, long enough to be timed as one.
+# Short enough that a disturbance of the machine hits both sides of a pair, long enough to be timed as one.
 CALLS_PER_TURN = 50
 RAW = (
     "raw = a function of one line: os.urandom(12) + AESGCM.encrypt and the concatenation, or two slices and"
@@ -54,12 +54,12 @@ def pairs(size: int) -> list[Pair]:
 
 
 def raw_seal(cipher: AESGCM, data: bytes, aad: bytes) -> bytes:
-    """What sealing costs without a keyring."""
+    """Seal without a keyring."""
     return (nonce := os.urandom(NONCE_BYTES)) + cipher.encrypt(nonce, data, aad)
 
 
 def raw_open(cipher: AESGCM, blob: bytes, aad: bytes) -> bytes:
-    """What opening costs without a keyring."""
+    """Open without a keyring."""
     return cipher.decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], aad)
 
 
@@ -91,7 +91,7 @@ def targets(rows: list[Row]) -> list[Target]:
 
 
 def _turns(pair: Pair, seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """Nanoseconds of turns of CALLS_PER_TURN calls, product and raw by turns, float64 (turns,) each."""
+    """Nanoseconds of each turn of CALLS_PER_TURN calls, product and raw alternating, float64 (turns,) each."""
     product: list[int] = []
     raw: list[int] = []
     _turn(pair.product), _turn(pair.raw)  # warm

@@ -1,4 +1,4 @@
-"""Embeddings of a public collection, kept in a folder between runs when one is given. Never a user's."""
+"""Caches the embeddings of a public collection in a folder between runs. They are never a user's."""
 
 from collections.abc import Sequence
 from hashlib import sha256

@@ -1,4 +1,4 @@
-"""How well questions are answered on a judged collection, through the code that answers the query endpoint."""
+"""Measures the quality of answers on a judged collection, through the code that answers the query endpoint."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +44,7 @@ LATENCY = (
 
 @dataclass(frozen=True)
 class Options:
-    """`separator`: what ends the id prefix that names a tenant; None puts everything into one."""
+    """How to evaluate. `separator` ends the prefix of an id that names its tenant; None: everything is one tenant's."""
 
     modes: Sequence[str] = MODES
     separator: str | None = None
@@ -55,7 +55,7 @@ class Options:
 
 @dataclass
 class Asked:
-    """What came of one mode: a ranking and a time in ms per query, and why reranking was skipped how often."""
+    """The outcome of one mode: a ranking and a time in ms per query, and how often reranking was skipped, by reason."""
 
     rankings: list[list[str]]
     milliseconds: list[float]
@@ -64,7 +64,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Users:
-    """User ids by document id and by query id, which may be the same numbers."""
+    """User ids by document id and by query id, kept apart because a document and a query may have the same id."""
 
     of_document: dict[str, str]
     of_query: dict[str, str]
@@ -87,7 +87,7 @@ def evaluate(collection: Collection, options: Options) -> Report:
 
 
 def tenants(collection: Collection, separator: str | None) -> Users:
-    """Who remembers what and who asks what. A query without a tenant's prefix asks that of a document it wants."""
+    """The user of each document and query. A query without a known prefix goes to the user of its best document."""
 
     def user(prefix: str) -> str:
         return benchmark_user("-".join(["evaluate", collection.name, *([prefix] if separator else [])]))
@@ -129,7 +129,7 @@ def store(collection: Collection, users: Users, options: Options) -> float:
 
 
 def weights_of(mode: str) -> Weights:
-    """What counts in a mode: cosine alone, keywords alone, or what the installation is set to."""
+    """The weights of a mode: cosine alone, keywords alone, or those of the settings."""
     if mode == "dense":
         return Weights(dense=1.0, lexical=0.0, neighbour=0.0)
     if mode == "lexical":

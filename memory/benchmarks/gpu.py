@@ -1,4 +1,4 @@
-"""Does the reranker keep its budget on the CUDA device of this machine?"""
+"""Measures the reranker on this machine's CUDA device against the specification's latency bounds."""
 
 import re
 from pathlib import Path
@@ -82,6 +82,6 @@ def _describe(device: str) -> dict[str, str]:
 
 
 def _driver() -> str:
-    """The kernel module's version, as it tells it itself."""
+    """The version of NVIDIA's kernel module, as /proc shows it."""
     told = re.search(r"Module.*?\s(\d+(?:\.\d+)+)\s", DRIVER.read_text()) if DRIVER.is_file() else None
     return told[1] if told else "unknown"

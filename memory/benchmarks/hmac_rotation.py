@@ -1,7 +1,7 @@
-"""The move of tenants to another HMAC key: how fast, in how much memory, and what the users notice of it.
+"""Measures the move of tenants to another HMAC key: its speed, its memory, and the latency of users meanwhile.
 
-Nobody else's tenants are touched: the benchmark's users are stored under a key that is made for it and moved to the
-installation's own, by the code that `rotate_hmac_key` runs for each tenant.
+Only the benchmark's own tenants are touched. They are stored under a key that is made for it, and moved to another such
+key and then to the installation's own, by the code that `rotate_hmac_key` runs for each tenant.
 """
 
 import threading
@@ -60,7 +60,7 @@ class Load:
 
 @dataclass
 class Traffic:
-    """A thread that does something for one user again and again, and how long each time took."""
+    """A thread that repeats one operation for one user, and how long each call took."""
 
     work: Any
     milliseconds: list[float] = field(default_factory=list)

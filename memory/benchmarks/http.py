@@ -1,4 +1,4 @@
-"""The service measured from outside: a question's text in, an answer out, over HTTP, in closed loops.
+"""Measures the service over HTTP: clients that each send the next request when the last is answered.
 
 The tenants and their tokens are made for the run and erased again.
 """
@@ -29,7 +29,7 @@ from memory.erasure import erase_user
 
 ROW_WORDS = 30
 QUESTION_WORDS = 10
-# Words of a question have to be words: made-up ones are four tokens each.
+# Real words, of about one token each: a made-up word is about four.
 WORDS = [
     "where",
     "did",
@@ -85,9 +85,9 @@ NOTE = (
 @dataclass(frozen=True)
 class Plan:
     """What to measure: questions to tenants of each of `sizes` by each number of `clients`, for `seconds` each, and
-    beside a client that stores `bulk_bytes` at a time.
+    questions beside a client that stores `bulk_bytes` at a time.
 
-    `checkout`: whose server, when it is not this one's. `environment`: variables for the server.
+    `checkout`: another checkout whose server to measure. `environment`: variables for the server.
     """
 
     sizes: tuple[int, ...] = (100, 1_000, 10_000)
@@ -119,7 +119,7 @@ def measure_http(plan: Plan, *, verbosity: int = 1) -> Report:
 
 
 def targets(rows: Sequence[Row]) -> list[Target]:
-    """The bounds of a service that somebody else is filling."""
+    """The bounds on failed answers, and on latency while another client stores documents."""
     beside = [row for row in rows if row["work"] == "query beside bulk"]
     alone = {row["tenant_rows"]: row for row in rows if row["work"] == "query, plain" and row["clients"] == 1}
     found = [at_most("answers that failed", sum(row["failed"] for row in rows), 0)]
@@ -131,7 +131,7 @@ def targets(rows: Sequence[Row]) -> list[Target]:
 
 @contextmanager
 def accounts(number: int) -> Iterator[list[Account]]:
-    """New accounts with a token each; at the end they and their memories are gone."""
+    """New accounts with a token each; at the end they are deleted with their memories."""
     users = [get_user_model().objects.create_user(f"benchmark-{token_hex(8)}") for _ in range(number)]
     try:
         yield [

@@ -1,4 +1,4 @@
-"""The write path beside the same rows written plainly: no seals, no row-level security, no rotation, no keywords."""
+"""Measures the write path against plain writes of the same rows, without seals, row-level security and rotation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class Load:
 
 
 def measure_index(load: Load, *, verbosity: int = 1) -> Report:
-    """Write the load in every way, batch by batch in turns, and erase it again."""
+    """Write each batch of the load by every writer in turn, and erase everything again."""
     users = [benchmark_user(f"index-{number}") for number in range(load.tenants)]
     with (
         plain_tables() as plain,
@@ -100,7 +100,7 @@ def targets(rows: Sequence[Row]) -> list[Target]:
 
 
 def without_keywords(user_id: str) -> str:
-    """The twin of a benchmark user who has no keyword index."""
+    """The id of a benchmark user's counterpart without a keyword index."""
     return f"{user_id}-no-keywords"
 
 

@@ -1,7 +1,7 @@
-"""Other vector stores that run inside a process, each the way its own documentation recommends for many tenants.
+"""Other vector stores that run inside a process, each used as its documentation recommends for many tenants.
 
 They hold unsealed vectors, without the texts, and answer with row numbers: less work than the product does.
-Requirements: requirements-bench.txt. Imported when used, so that nothing else needs them.
+Requirements: requirements-bench.txt. Each package is imported when it is used, so that nothing else needs it.
 """
 
 import shutil
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 INSTALL = "pip install -r requirements-bench.txt"
-# Below this LanceDB's documentation calls its exact search fast enough; above it wants a vector index.
+# LanceDB's documentation calls its exact search fast enough below this, and recommends a vector index above it.
 LANCE_INDEX_FROM = 100_000
 CHROMA_BATCH = 5_000
 
@@ -28,7 +28,7 @@ class Peer(Protocol):
         """Store a tenant's vectors, float32 (n, d) of unit length; row i is to be found as i."""
 
     def ready(self) -> None:
-        """Everything is in: build what is built at the end."""
+        """Finish after the last `add`: write what was collected, build indexes."""
 
     def search(self, tenant: int, vector: np.ndarray, limit: int) -> list[int]:
         """The tenant's nearest rows, nearest first."""

@@ -1,7 +1,7 @@
-"""The same tables without the product: no row-level security, no seals, in a throw-away schema of the owner's.
+"""Plain copies of the tenant tables to compare with: no row-level security, no seals, in a throw-away schema.
 
-They are copied from the real ones (columns, defaults, indexes, storage) and bear their names, so that the product's
-own statements run on either, by the search path alone.
+They have the columns, defaults, indexes, storage and names of the real tables. So the product's own statements run on
+them as well, once the search path names their schema.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ FOREIGN_KEY = (
 )
 
 
-# Postgres' own full-text search, kept up to date by the database: what a plain table has in place of our keywords.
+# Postgres' own full-text search, kept up to date by the database: the plain counterpart of the keyword index.
 FULL_TEXT = (
     "CREATE FUNCTION words_of(bytea) RETURNS tsvector LANGUAGE sql IMMUTABLE"
     " RETURN to_tsvector('english', convert_from($1, 'UTF8'))",
@@ -64,5 +64,5 @@ def owner_connection() -> Iterator[psycopg.Connection[Any]]:
 
 
 def use_schema(conn: psycopg.Connection[Any], schema: str) -> None:
-    """Have unqualified names mean the tables of `schema`; the vector type stays where it is."""
+    """Let unqualified names mean the tables of `schema`; the vector type is still found in `public`."""
     conn.execute(f"SET search_path = {schema}, public")

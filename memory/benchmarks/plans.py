@@ -1,4 +1,4 @@
-"""What Postgres does for a query: the plan it takes and the pages it touches."""
+"""Explains a query: the plans that Postgres chooses and the pages that it touches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
-"""What somebody else's rows do to a tenant's answers: thousands of copies of its very question, in the same tables.
+"""Measures what an attacker's rows do to a tenant's answers: thousands of copies of one of its questions.
 
-Victims are scanned exactly, or answered from the graph that they share with the copies; with and without the rotation,
-which gives every tenant directions of its own.
+One victim is answered by an exact scan, the other from the vector graph that holds the copies too; each with and
+without the vector rotation, which turns every tenant's vectors differently.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Planting:
-    """Copies of one question, `at_least` so many, are another tenant's; `questions` are asked `rounds` times."""
+    """How many copies of one question another tenant stores, at least, and how often the `questions` are asked."""
 
     at_least: int
     questions: int = 20
@@ -41,7 +41,7 @@ class Planting:
 
     @property
     def copies(self) -> int:
-        """As many as it takes to be in the graph, where the rows of small tenants never are."""
+        """Enough for the attacker's rows to be in the graph, which holds no rows of small tenants."""
         return max(self.at_least, settings.MEMORY_EXACT_SCAN_MAX + 1)
 
 
@@ -91,7 +91,7 @@ def _plant(plan: Planting, user_id: str, question: tuple[str, np.ndarray]) -> No
 
 
 def _store(user_id: str, memories: Memories) -> None:
-    """Store memories, all of them in the graph and the postings if they are enough to be."""
+    """Store memories, and index all of them in the graph and the postings if the tenant is large enough."""
     store(user_id, memories)
     index_tail(user_id=user_id, limit=len(memories.texts))
 

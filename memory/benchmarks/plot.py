@@ -1,4 +1,4 @@
-"""Recall against latency, a panel for each tenant size."""
+"""Plots recall against latency, a panel for each tenant size."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from memory.benchmarks.report import Row
 from memory.search.retrieval import CANDIDATES
 
 RECALL = f"recall@{CANDIDATES}"
-# Colours that the colour-blind tell apart (Okabe and Ito), and shapes for those who print in grey.
+# Colours that colour-blind readers can tell apart (Okabe and Ito), and shapes for prints in grey.
 MARKS = [
     ("#0072B2", "o"),
     ("#56B4E9", "s"),

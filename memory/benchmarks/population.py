@@ -1,4 +1,4 @@
-"""Many tenants of Zipf sizes with made-up memories, written through the product's own write path."""
+"""Fills many tenants of Zipf sizes with synthetic memories, through the product's own write path."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Population:
         return benchmark_user(f"query-{made}{variant}-{tenant}")
 
     def memories(self, tenant: int) -> Memories:
-        """What a tenant (0 is the largest) remembers."""
+        """The memories of a tenant (0 is the largest)."""
         source, size = self._source(tenant), self.sizes[tenant]
         return Memories(list(source.texts(size, self.words)), source.vectors(size))
 
@@ -86,7 +86,7 @@ class Filled:
 
 
 def fill(population: Population, *, verbosity: int = 1) -> Filled:
-    """Have every tenant hold exactly its memories; those that do already are left as they are."""
+    """Store every tenant's memories. A tenant that has the right number of chunks already is left as it is."""
     started, written = perf_counter(), 0
     sizes = population.sizes
     for tenant in progress(range(population.tenants), "Filling", verbosity=verbosity, unit="tenant"):

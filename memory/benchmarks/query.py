@@ -1,4 +1,4 @@
-"""Recall and latency of a question, for tenants of several sizes, beside plain pgvector and other vector stores.
+"""Measures recall and latency of questions by tenant size, against plain pgvector and other vector stores.
 
 All engines hold the same vectors and are asked the same questions in turns. Recall is counted against brute force in
 numpy: of the fused score for hybrid answers, of the cosine for all others.
@@ -75,7 +75,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Subject:
-    """A tenant that is asked: its rank by size (0 is the largest), what it remembers, and its questions."""
+    """A tenant that is asked: its rank by size (0 is the largest), its memories, and its questions."""
 
     tenant: int
     memories: Memories
@@ -124,7 +124,7 @@ def subject(population: Population, tenant: int, questions: int) -> Subject:
 
 
 def settle() -> None:
-    """Give the planner true statistics and the tables their visibility map, as autovacuum does in time."""
+    """Vacuum and analyze the tables, as autovacuum would sooner or later."""
     with owner_connection() as conn:
         conn.commit()
         conn.autocommit = True
@@ -145,7 +145,7 @@ def fill_peers(peers: Sequence[Peer], population: Population, subjects: Sequence
 def engines(
     plan: Plan, subjects: Sequence[Subject], peers: Sequence[Peer]
 ) -> Iterator[Mapping[str, Callable[[Subject], Search]]]:
-    """Every engine by its name: given a tenant, what answers its questions with row numbers, best first."""
+    """Every engine by its name: a function from a tenant to the search that answers its questions."""
     population = plan.population
     searches: dict[str, Callable[[Subject], Search]] = {
         PRODUCT: lambda each: product_search(population.user_id(each.tenant), DENSE),
@@ -161,7 +161,7 @@ def engines(
 
 
 def product_search(user_id: str, weights: Weights) -> Search:
-    """Ask through the product's own door."""
+    """The search of the product: `query_memories()` without reranking."""
 
     def search(query: str, vector: np.ndarray) -> list[int]:
         result = query_memories(
@@ -173,7 +173,7 @@ def product_search(user_id: str, weights: Weights) -> Search:
 
 
 def plain_search(conn: psycopg.Connection[Any], user_hash: str) -> Search:
-    """Ask the plain tables."""
+    """The search of plain pgvector."""
 
     def search(query: str, vector: np.ndarray) -> list[int]:
         with conn.cursor(binary=True) as cursor:
@@ -184,7 +184,7 @@ def plain_search(conn: psycopg.Connection[Any], user_hash: str) -> Search:
 
 
 def peer_search(peer: Peer, each: Subject) -> Search:
-    """Ask another store."""
+    """The search of another vector store."""
     return lambda query, vector: peer.search(each.tenant, vector, CANDIDATES)
 
 
@@ -193,8 +193,8 @@ def ask(
 ) -> Iterator[tuple[str, float, np.ndarray]]:
     """Per engine its name, mean recall, and milliseconds per question.
 
-    They take turns question by question, in another order each time: whoever follows an engine whose threads are still
-    winding down, or that has filled the processor's caches, pays for it.
+    The engines take turns question by question, in a random order: an engine is slower after one whose threads are
+    still winding down, or that has filled the processor's caches.
     """
     rng = np.random.default_rng(each.tenant)
     recalls: dict[str, list[float]] = {name: [] for name in searches}
@@ -289,7 +289,7 @@ def _plain(population: Population, subjects: Sequence[Subject]) -> Iterator[Call
         conn.commit()
         conn.autocommit = True
         conn.execute("VACUUM (ANALYZE) memory_chunks, memory_vectors")
-        # As in a full table: by the tenant's index, which the few tenants of this copy would not suggest.
+        # Use the tenant's index, as in a full table; with the few tenants of this copy the planner would not.
         conn.execute("SET enable_seqscan = off")
         yield lambda each: plain_search(conn, user_hashes(population.user_id(each.tenant))[0])
         conn.autocommit = False

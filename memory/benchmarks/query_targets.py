@@ -1,4 +1,4 @@
-"""What a question's recall and latency have to reach; rows as `memory.benchmarks.query` makes them."""
+"""The targets for recall and latency of questions, on rows as `memory.benchmarks.query` makes them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +16,7 @@ OURS = "sealed memory"
 
 
 def targets(rows: Sequence[Row]) -> list[Target]:
-    """Every bound that the measured rows can speak to."""
+    """Every target that the measured rows allow to judge."""
     by_key = {(row["tenant_rows"], row["engine"]): row for row in rows if "engine" in row}
     sizes = sorted({size for size, _ in by_key})
     found: list[Target] = []

@@ -1,4 +1,4 @@
-"""How good a ranking is, as trec_eval counts it.
+"""Quality measures of a ranking, counted as trec_eval does.
 
 `ranked`: document ids, best first. `judged`: {document id: grade}, where a grade of 0 or a missing one is irrelevant.
 """

@@ -1,10 +1,10 @@
-"""What a benchmark reports: the machine, the figures, and how they stand against their targets.
+"""The report of a benchmark: the machine, the figures, and whether each target was met.
 
 As JSON one object, the same for every command:
 
     {"benchmark", "machine", "versions", "results": [{…}, …], "targets": [{name, value, unit, bound, ok}, …], "notes"}
 
-A target that was missed is reported as missed; one that was not measured is left out and said so in a note.
+A target that was missed is reported as missed; one that was not measured is left out.
 """
 
 import os
@@ -91,7 +91,7 @@ class Report:
         }
 
     def as_text(self) -> str:
-        """The same for people: the rows as tables, then each target with its verdict, then what to know about them."""
+        """The report for people: the rows as tables, then each target with its verdict, then the notes."""
         parts = [f"{self.benchmark}\n{_line(self.machine)}\n{_line(self.versions)}"]
         parts += [table(rows) for rows in _alike(self.results)]
         if self.targets:

@@ -1,7 +1,7 @@
-"""How fast is the reranker beside a plain `CrossEncoder.predict` per request, on the same weights in the same run?
+"""Measures the reranker against a plain `CrossEncoder.predict` per request, on the same weights in the same run.
 
-Three questions: one client at four passage lengths; 16 clients at once; an open stream of ten times what was served.
-Plain and ours take turns query by query, so that whatever else the machine does hits both.
+Three measurements: one client at four passage lengths; 16 clients at once; a stream of ten times the requests that 16
+clients were served. Plain and ours take turns, so that other load on the machine hits both.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ def measure_rerank(*, queries: int, overload_seconds: float) -> Report:
 
 
 class _Plain:
-    """What a service does that calls the library once a request; behind a lock, since its tokenizer needs one."""
+    """The plain way: one call of the library per request, behind a lock, since its tokenizer needs one."""
 
     def __init__(self, device: str) -> None:
         from sentence_transformers import CrossEncoder
@@ -84,7 +84,7 @@ class _Plain:
 
 
 def rerank_patiently(query: str, passages: Sequence[str]) -> None:
-    """Rerank with all the time it takes; RuntimeError when the order stayed the candidates' own."""
+    """Rerank without a time limit that matters. Raises RuntimeError when the candidates were not reranked."""
     reranking = rerank_now(query, passages, timeout_ms=NO_HURRY_MS)
     if not reranking.reranked:
         raise RuntimeError(f"The benchmark was not reranked: {reranking.skip_reason}")
@@ -150,7 +150,7 @@ def _measure_throughput(plain: _Plain, queries: int) -> list[Row]:
 
 
 def _measure_overload(served: float, seconds: float) -> Row:
-    """What came of OVERLOAD times the `served` requests a second. A latency that nobody had is None."""
+    """The outcome of OVERLOAD times the `served` requests a second. A latency without any request is None."""
     before = psutil.Process().memory_info().rss
     middle: list[int] = []
     answers = asyncio.run(_stream(OVERLOAD * served, seconds, middle))
@@ -171,7 +171,7 @@ def _measure_overload(served: float, seconds: float) -> Row:
 
 
 def _overload_targets(overload: Row) -> list[Target]:
-    """Of what was measured: nobody reranked is a target missed."""
+    """The targets under overload. When no request was reranked, that is a missed target."""
     reranked, turned_away = overload["reranked_p99_ms"], overload["turned_away_p99_ms"]
     found = [at_least("requests reranked at 10 × capacity", overload["reranked"], 1)]
     if reranked is not None:
@@ -215,7 +215,7 @@ def make_queries(tokens: int, count: int, seed: int = 0) -> list[Query]:
 
 @contextmanager
 def switched_on() -> Iterator[None]:
-    """Without the database: the benchmark measures the reranker, whatever the operators' switch says."""
+    """Within the block, reranking is on, whatever the operators' switch in the database says."""
     switch, flag.switch = flag.switch, flag.Switch(read=lambda: True)
     try:
         yield
@@ -225,7 +225,7 @@ def switched_on() -> Iterator[None]:
 
 @contextmanager
 def random_weights() -> Iterator[str]:
-    """A model of TinyBERT's shape with random weights in the place of the configured one; the note to give with it."""
+    """Within the block, the model is one of TinyBERT's shape with random weights. Yields a note for the report."""
     from rerank.weights.random_model import write_random_model
 
     with tempfile.TemporaryDirectory() as directory:

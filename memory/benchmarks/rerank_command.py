@@ -1,4 +1,4 @@
-"""The shape of the commands that measure the cross-encoder: its own weights, or random ones of its shape."""
+"""Base class of the commands that measure the cross-encoder, with its own weights or random ones of its shape."""
 
 from argparse import ArgumentParser
 from contextlib import nullcontext

@@ -1,7 +1,7 @@
-"""Re-sealing beside a bare UPDATE of the same columns with the same bytes, and beside a load of reads and writes.
+"""Measures re-sealing against a bare UPDATE of the same columns with the same bytes.
 
-It works on throw-away tenants alone and leaves no run behind: the engine and the statements are those of
-`rotate_encryption_key`, the keys alternate between the sealing one and another that lives as long as this process.
+It works on throw-away tenants only and records no run. The engine and the statements are those of
+`rotate_encryption_key`; the keys alternate between the sealing key and a throw-away one.
 """
 
 import gc
@@ -73,7 +73,7 @@ class Load:
 
 
 class Scoped(EncryptionKeyMover):
-    """The memory's rows, of some tenants alone."""
+    """The mover of the encryption key, limited to some tenants."""
 
     def __init__(self, hashes: Sequence[str]) -> None:
         self._hashes = sorted(hashes)
@@ -86,7 +86,7 @@ class Scoped(EncryptionKeyMover):
 
 
 class Unrecorded(Progress):
-    """Progress that no one but this benchmark sees. Keeps the largest memory, in MiB, up to and beyond 10,000 rows."""
+    """Progress that is not saved. Records the peak memory, in MiB: of the first 10,000 rows, and of all."""
 
     def __init__(self) -> None:
         super().__init__(RotationRun(kind=Purpose.ENCRYPTION), HeldLease(LEASE, holder=""))
@@ -106,7 +106,7 @@ class Unrecorded(Progress):
 
 
 def measure_rotation(load: Load, *, verbosity: int = 1) -> Report:
-    """Store the rows, rotate them time and again between two keys, and erase them."""
+    """Store the rows, rotate them repeatedly between two keys, and erase them."""
     users = [benchmark_user(f"rotation-{number}") for number in range(load.tenants)]
     with alternating_keys() as swap, throwaway_tenants(users):
         hashes = store(load, users, verbosity)
@@ -155,11 +155,11 @@ def targets(times: Sequence[np.ndarray], rows: Sequence[Row], overall: Row) -> l
 
 @contextmanager
 def alternating_keys() -> Iterator["Swap"]:
-    """The environment's sealing key and a throw-away one; ends as it began."""
+    """The environment's sealing key and a throw-away one, of which no record stays afterwards."""
     swap = Swap(settings.MEMORY_ENCRYPTION_KEY, generate_key())
     yield swap
     key_id = parse_key(swap.other).key_id
-    nonces.discard(key_id)  # or the next commit of this process would tell of its seals again
+    nonces.discard(key_id)  # or the next commit of this process would report its seals again
     KeyRecord.objects.filter(key_id=key_id).delete()
 
 
@@ -211,7 +211,7 @@ def scan_ms(user_id: str) -> float:
 
 
 def rotation_of(hashes: Sequence[str], load: Load, seen: Unrecorded, max_rate: float = 0.0) -> Rotation:
-    """The engine over some tenants, unrecorded."""
+    """The engine of a rotation for some tenants, whose progress is not saved."""
     seen.pace = Pace(batch=load.batch, max_rate=max_rate)
     return Rotation(Scoped(hashes), seen, get_keyring().sealing.key_id)
 

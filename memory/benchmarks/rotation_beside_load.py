@@ -1,4 +1,4 @@
-"""Queries and writes while a rotation runs in another process: errors, losses, and how much slower they are."""
+"""Measures queries and writes while a rotation runs in another process: errors, lost writes, and latency."""
 
 import multiprocessing
 import warnings
@@ -68,7 +68,7 @@ def targets(rows: Sequence[Row], lost: int) -> list[Target]:
 
 
 class Client:
-    """Reads and writes the tenants' memories in turns, and remembers what it wrote last."""
+    """Alternates queries and writes for the tenants, and remembers what it wrote last."""
 
     def __init__(self, users: Sequence[str], load: Load) -> None:
         self._users = users

@@ -1,4 +1,4 @@
-"""The real server beside a benchmark, and clients that ask it over HTTP."""
+"""Starts the real server for a benchmark or the demo, and clients that send it requests over HTTP."""
 
 import http.client
 import json
@@ -36,14 +36,14 @@ class Server:
     process: psutil.Process
 
     def resident_bytes(self) -> int:
-        """Memory of all its processes: what each has of its own, and what they share once a process."""
+        """Memory of all its processes; memory that they share counts once for each."""
         family = [self.process, *self.process.children(recursive=True)]
         return sum(process.memory_info().rss for process in family)
 
 
 @dataclass
 class Answers:
-    """What a client got: milliseconds of each answer with status 200, and how many answers had another status."""
+    """A client's answers: milliseconds of those with status 200 or 202; counts of 429 and 503, and of all others."""
 
     milliseconds: list[float] = field(default_factory=list)
     refused: int = 0

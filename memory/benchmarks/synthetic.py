@@ -1,4 +1,4 @@
-"""Made-up memories: texts whose words are as unequally common as real ones, and embeddings in clusters.
+"""Synthetic memories: texts whose word frequencies follow Zipf's law, and embeddings in clusters.
 
 The same seed gives the same memories on every machine with the same numpy.
 """

@@ -1,4 +1,4 @@
-"""Throw-away tenants. A benchmark works on users of its own, so it can neither see nor change anybody's memory."""
+"""Throw-away tenants: a benchmark works on users of its own, so it neither sees nor changes another user's memory."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

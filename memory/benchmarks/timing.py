@@ -1,4 +1,4 @@
-"""Latencies and what is said about them."""
+"""Measures call times and computes their percentiles."""
 
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
