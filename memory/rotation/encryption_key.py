@@ -1,7 +1,7 @@
-"""Moves rows to a new encryption key: re-seals them where they lie, and opens them with that key alone.
+"""Moves rows to a new encryption key: re-seals them in place, and verifies that this key alone opens them.
 
-Every model with sealed fields is taken along by itself. Tenants are listed by the census role, which may read hashes,
-key ids and dates; every row is opened and re-sealed inside its tenant's door by the application's role
+Every model with sealed fields is included automatically. Tenants are listed by the census role, which may read hashes,
+key ids, dates and counts; every row is opened and re-sealed inside its tenant's door by the application's role
 (`memory.rotation.resealing`).
 """
 
@@ -20,11 +20,11 @@ from memory.tenancy import census
 
 
 class EncryptionKeyMover:
-    """`keys.movers.Mover` for the encryption key: a tenant's rows are re-sealed where they lie, batch by batch.
+    """`keys.movers.Mover` for the encryption key: a tenant's rows are re-sealed in place, batch by batch.
 
-    Three nets, one under the other: a first pass skips rows that a writer has locked; further passes visit the tenants
-    whose rows still name another key, and wait for their writers; verifying opens every row under the new key alone,
-    and re-seals those that name the right key but were sealed under another (drift).
+    No row is missed: the first pass skips rows that a writer has locked; later passes visit the tenants whose rows
+    still name another key, and wait for their writers; verifying opens every row under the new key alone, and re-seals
+    those that name the right key but were sealed under another (drift).
     """
 
     purpose = Purpose.ENCRYPTION
@@ -37,8 +37,8 @@ class EncryptionKeyMover:
             return [count for table in sealed_tables() for count in _count(cursor, table)]
 
     def not_among(self, key_ids: Collection[str]) -> list[str]:
-        # Only keys that once sealed and were not retired by a verified rotation can be in the rows: mostly there is
-        # none that is not held, and no table is read.
+        # Rows can name only keys that have sealed and that no verified rotation has retired. Mostly this process holds
+        # all of them, and no table is read.
         used = KeyRecord.objects.filter(purpose=self.purpose, seals__gt=0, retired_at=None)
         suspects = list(used.exclude(key_id__in=key_ids).values_list("key_id", flat=True))
         return _found_in_rows(suspects) if suspects else []
@@ -47,7 +47,7 @@ class EncryptionKeyMover:
         return census.all_tenants(after=after)
 
     def tenants_to_move(self, key_id: str, *, after: str, again: bool) -> Iterator[str]:
-        # At first nearly all have such rows, and there is no index that tells them.
+        # In the first pass nearly every tenant has such rows, and no index finds those that do.
         return census.in_pages(_not_under, after=after, key_id=key_id) if again else self.tenants(after=after)
 
     # --- Done inside the tenant's door --------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ class EncryptionKeyMover:
         _walk(progress, take)
 
     def clean_up(self, progress: Progress) -> None:
-        """A killed batch leaves nothing behind: it was a transaction."""
+        """Nothing to do: a batch is a transaction, so a killed one leaves nothing behind."""
 
     def verify(self, tenant: str, progress: Progress) -> None:
         def take(table: SealedTable, after: str | None) -> Batch:
@@ -89,7 +89,7 @@ class EncryptionKeyMover:
 
 
 def _walk(progress: Progress, take: Callable[[SealedTable, str | None], Batch]) -> None:
-    """Take every table of a tenant, batch by batch."""
+    """Call `take` for every table of a tenant, batch by batch."""
     for table in sealed_tables().values():
         after: str | None = None
         while True:
@@ -121,7 +121,7 @@ def _not_under(*, after: str, key_id: str) -> list[str]:
 
 
 def _found_in_rows(key_ids: Sequence[str]) -> list[str]:
-    """Those of these key ids that some row names. One EXISTS a table and key: it stops at the first row it meets."""
+    """Those of these key ids that some row names. One EXISTS for each table and key: it stops at the first match."""
     found = " OR ".join(f"EXISTS (SELECT 1 FROM {table} WHERE enc_key_id = asked)" for table in sealed_tables())  # noqa: S608
     with census.census() as cursor:
         cursor.execute(f"SELECT asked FROM unnest(%s::text[]) AS asked WHERE {found}", [list(key_ids)])  # noqa: S608

@@ -1,4 +1,4 @@
-"""What an inspection found: each finding by kind, tenant prefix and row, never by content."""
+"""The findings of an inspection. Each names its kind, the tenant's prefix and the row, never any content."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ MOST_KEPT = 1_000
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be. `tenant` is the first 8 hex of the hash; nothing here is content."""
+    """A defect that an inspection found. `tenant` is the first 8 hex of the hash; `detail` holds no content."""
 
     kind: str
     tenant: str
@@ -27,7 +27,7 @@ class Finding:
 
 @dataclass
 class Inspection:
-    """What was looked at, how much was found, and the first thousand findings.
+    """The outcome of an inspection: how much was inspected, the number of findings, and the first thousand of them.
 
     `drifted` rows open under another key than the one they name.
     """

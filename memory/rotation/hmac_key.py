@@ -1,12 +1,12 @@
-"""Moves users to the hashes, and rows to the form, that a new tenant HMAC key makes.
+"""Moves tenants to a new HMAC key: users get new hashes, and their rows are rebuilt under these.
 
     check     every sealed user id is opened, before anything is moved
     move      tenant by tenant, in the order of the old hashes (`memory.rotation.tenant_move`)
     clear     delete the rows that killed runs left under orphaned hashes
     verify    every row of every tenant is opened and compared with the index (`memory.rotation.integrity`)
 
-Until a tenant has moved, its user is served under the old hash (`memory.tenancy.current_hash`), so every serving
-process must hold both keys for as long as this runs; one that does not stops it.
+Until a tenant has moved, its user is served under the old hash (`memory.tenancy.current_hash`). So every serving
+process must hold both keys while this runs; one that does not stops the rotation.
 """
 
 from collections.abc import Collection, Iterator
@@ -42,7 +42,7 @@ class HMACKeyMover:
         self._skip_unreadable = skip_unreadable
 
     def key_counts(self) -> list[KeyCount]:
-        """A tenant's row names the key, and with it its chunks are written anew."""
+        """Tenants by HMAC key: the `tenants` row names the key, and moving it rewrites the tenant's chunks."""
         totals = census.totals_by_hmac_key()
         return [KeyCount("tenants", key_id, tenants, tenants, chunks) for key_id, (tenants, chunks) in totals.items()]
 
@@ -139,7 +139,7 @@ def _other_hashes(tenant: UserHash) -> list[UserHash]:
 
 
 def _leave(tenant: UserHash, reason: str, progress: Progress, *, key_id: str = "") -> None:
-    """Report a tenant, which is then not tried again in this run."""
+    """Report a tenant as failed; this run does not try it again."""
     progress.fail(FailedRow("tenants", tenant[:8], tenant[:8], key_id or tenant.hmac_key_id, reason))
 
 

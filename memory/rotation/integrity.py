@@ -1,8 +1,8 @@
-"""Inspects every tenant: whether everything opens, and whether the index says what the seals say.
+"""Inspects every tenant: whether its seals open, and whether its index entries match them.
 
-Tenant by tenant inside its door: the user id, the chunk count, and every row with what it is found by
-(`memory.rotation.row_integrity`). Across tenants, by the census: rows under a hash that is no tenant's, tenants under
-an HMAC key that is not held here, users known twice.
+Inside each tenant's door: the user id, the chunk count, and every row with its index entries
+(`memory.rotation.row_integrity`). Across tenants, by the census role: orphans, which are rows under a hash that no
+tenant has, and users known twice, which are under two hashes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,12 +27,12 @@ FROM tenants WHERE user_hash = %(user_hash)s
 
 
 def inspect_all(*, sample: float = 1.0, advance: Callable[[int], Any] = lambda rows: None) -> Inspection:
-    """Look at every tenant, and at what belongs to none. A tenant that a rotation moves meanwhile may be met twice."""
+    """Inspect every tenant, and look for orphans. A tenant that a rotation moves meanwhile may be inspected twice."""
     seen = Inspection()
     for tenant in census.all_tenants():
         seen.add(inspect_tenant(tenant, sample=sample, advance=advance))
         seen.report(_known_twice(tenant))
-    # Half a move is no damage: its rows become somebody's, or are cleared, when the rotation is run again.
+    # An open rotation may have orphans, which are no damage: the flip gives them a tenant, or the next run deletes them.
     if open_run(Purpose.HMAC) is None:
         seen.report(orphan_findings(retry_while_away(census.orphan_hashes)))
     return seen
@@ -41,9 +41,9 @@ def inspect_all(*, sample: float = 1.0, advance: Callable[[int], Any] = lambda r
 def inspect_tenant(
     tenant: UserHash, *, sample: float = 1.0, advance: Callable[[int], Any] = lambda rows: None
 ) -> Inspection:
-    """Look at one tenant; `sample` is the share of its rows to open, 0 to 1. A tenant that is gone by now is nothing.
+    """Inspect one tenant; `sample` is the share of its rows to open, 0 to 1. A tenant that is gone gives no findings.
 
-    `advance` is told how many rows were looked at, read by read.
+    `advance` is called with the number of rows of each read.
     """
     seen = Inspection()
     facts = tenant_facts(tenant)
@@ -58,7 +58,7 @@ def inspect_tenant(
 
 
 def _known_twice(tenant: UserHash) -> Iterator[Finding]:
-    """Whether the user of a tenant under an accepted key has a tenant under another key as well."""
+    """A finding if the user of a tenant under an accepted key has a tenant under another key as well."""
     facts = tenant_facts(tenant)
     if facts is None or tenant.hmac_key_id == get_keyring().hmac_current.key_id:
         return
@@ -85,7 +85,7 @@ def _inspect_user_id(facts: TenantFacts) -> Iterator[Finding]:
 
 
 def _inspect_count(user_hash: UserHash) -> list[Finding]:
-    # Both in one statement, so that a write in between is no difference.
+    # Both in one statement, so that no write can come in between.
     with tenant_transaction_by_hash(user_hash), binary_cursor() as cursor:
         cursor.execute(COUNTS, {"user_hash": user_hash})
         counted, in_truth = cursor.fetchone() or (0, 0)

@@ -1,4 +1,4 @@
-"""Orphans: rows under a hash that is no tenant's, as a stopped move leaves them. They are deleted batch by batch."""
+"""Deletes orphans batch by batch: rows under a hash that no tenant has, as a stopped move leaves them."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -18,7 +18,7 @@ BATCH_END = (
     "SELECT id FROM memory_chunks WHERE user_hash = %(user_hash)s AND id >= %(low)s"
     " ORDER BY id OFFSET %(limit)s LIMIT 1"
 )
-# Rows under a hash that is no tenant's; never those of a user.
+# Deletes nothing where a tenant has the hash.
 DELETE_ORPHANS = (
     "DELETE FROM memory_chunks WHERE user_hash = %(user_hash)s AND id >= %(low)s"
     " AND (%(high)s::uuid IS NULL OR id < %(high)s)"
@@ -27,7 +27,7 @@ DELETE_ORPHANS = (
 
 
 def clear_orphans(user_hash: UserHash, batch: int, advance: Advance) -> None:
-    """Delete the rows under a hash that is no tenant's, `batch` a transaction; none of them counts as moved."""
+    """Delete the rows under a hash if no tenant has it, `batch` rows a transaction. `advance` counts none as moved."""
     low: UUID | None = FIRST
     while low is not None:
         low = retry_while_away(_clear_batch, user_hash, low, batch)

@@ -1,7 +1,7 @@
-"""Rows of one tenant and table, re-sealed or opened batch by batch inside the tenant's door.
+"""Re-seals or opens rows of one tenant and table, batch by batch inside the tenant's door.
 
-On psycopg's own cursor with binary parameters (a third of the time of the ORM's). All sealed columns of a row and its
-`enc_key_id` move in one statement.
+It uses psycopg's own cursor with binary parameters, which takes a third of the ORM's time. All sealed columns of a row
+and its `enc_key_id` change in one statement.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,9 +33,9 @@ from memory.tenancy.tenant_model import TenantModel
 PORTIONS = 3
 SMALLEST_PORTION = 25
 
-# The planner is left no choice. For a tenant that its statistics do not know yet it would read and sort all rows of the
-# tenant for every batch, which takes the square of their number. So rows are read along the primary key, and written
-# at the places (ctid) where they were locked a moment ago, which hold until the transaction ends.
+# Planner settings that leave one plan. For a tenant without statistics the planner would read and sort all its rows for
+# every batch: quadratic time. So rows are read along the primary key, and written by the ctid at which they were
+# locked, which is valid until the transaction ends.
 ALONG_THE_KEY = {"enable_bitmapscan": "off", "enable_seqscan": "off", "enable_sort": "off"}
 AT_THEIR_PLACES = {"enable_indexscan": "off"}
 
@@ -51,12 +51,12 @@ class SealedTable:
 
     @property
     def lowest(self) -> str:
-        """Smaller than every row: with `after IS NULL OR …` each batch would read the tenant from its first row on."""
+        """A value below every row. (With `after IS NULL OR …` each batch would read the tenant from its first row.)"""
         return "'00000000-0000-0000-0000-000000000000'::uuid" if self.row_type == "uuid" else "''"
 
     @cached_property
     def select(self) -> str:
-        """Rows of one tenant behind a row, in order."""
+        """SQL that reads the rows of one tenant after a given row."""
         return (
             f"SELECT {self.row}, ctid::text, enc_key_id, {', '.join(self.columns)} FROM {self.name}"  # noqa: S608
             f" WHERE user_hash = %(tenant)s AND {self.row} > coalesce(%(after)s::{self.row_type}, {self.lowest})"
@@ -64,7 +64,7 @@ class SealedTable:
 
     @cached_property
     def update(self) -> str:
-        """Store the new seals of many rows, found by the places where they were locked, and the key they are under."""
+        """SQL that stores the new seals and key id of many rows, found by the ctid at which they were locked."""
         numbered = [f"c{number}" for number in range(len(self.columns))]
         sets = ", ".join(f"{column} = new.{value}" for column, value in zip(self.columns, numbered, strict=True))
         return (
@@ -83,7 +83,7 @@ def sealed_tables() -> dict[str, SealedTable]:
 
 def _table_of(model: type[TenantModel]) -> SealedTable:
     names = [name for name in getattr(model._meta.pk, "field_names", ()) if name != "user_hash"]
-    # A row of `tenants` has nothing but the hash to be named by.
+    # The key of `tenants` is the hash alone.
     row = model._meta.get_field(names[0] if names else "user_hash")
     return SealedTable(
         name=model._meta.db_table,
@@ -94,9 +94,9 @@ def _table_of(model: type[TenantModel]) -> SealedTable:
 
 
 class Batch(NamedTuple):
-    """What became of some rows of one tenant, in the order of their ids.
+    """The outcome for some rows of one tenant, in the order of their ids.
 
-    `done` rows were re-sealed (or verified). `last` is the id to go on behind, None when the table ends here.
+    `done` rows were re-sealed (or verified). `last` is the id after which to go on, None at the end of the table.
     `drifted` are ids of rows that do not open under the sealing key alone, `failures` rows that open under no key.
     """
 
@@ -143,7 +143,7 @@ def open_batch(tenant: str, table: SealedTable, after: str | None, limit: int) -
 def _door(tenant: str, *, wait: bool, pipelined: bool = False) -> Iterator[Send]:
     with tenant_transaction_by_hash(tenant), binary_cursor() as cursor, sending() as send:
         if wait:
-            # The lock that every writer takes first: waiting for rows one by one could deadlock with one.
+            # The lock that every writer takes first: to wait for single rows instead could deadlock with a writer.
             tenant_row.lock(cursor, tenant)
         pipeline = cursor.connection.pipeline() if pipelined else nullcontext()
         with pipeline, planner_settings(send, ALONG_THE_KEY, restore=False):
@@ -153,10 +153,10 @@ def _door(tenant: str, *, wait: bool, pipelined: bool = False) -> Iterator[Send]
 def _reseal_in_portions(
     send: Send, table: SealedTable, statement: str, parameters: dict[str, Any], limit: int
 ) -> Batch:
-    """Re-seal a batch, while the database works on its neighbours.
+    """Re-seal a batch in portions, so that server and client work at the same time.
 
-    Inside the pipeline a statement is sent and not waited for. The rows of the next portion are asked for before this
-    one is opened and sealed, and its UPDATE runs while the next is: server and client work at the same time.
+    In a pipeline, statements are sent without waiting for their results. The next portion is requested before this one
+    is opened and sealed, and this one's UPDATE runs while the next one is opened.
     """
     portion = min(limit, max(SMALLEST_PORTION, limit // PORTIONS))
     asked = send(statement, {**parameters, "limit": portion})

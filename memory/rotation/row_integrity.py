@@ -1,4 +1,4 @@
-"""Compares a tenant's rows with their seals: what opens gives vector, keywords, labels and postings anew."""
+"""Compares a tenant's index entries (vector, keywords, labels, postings) with those rebuilt from its opened seals."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ from memory.tenancy.cursors import binary_cursor
 TOLERANCE = 1e-4
 ROWS_A_READ = 500
 
-# The index settings are read in the statement that reads the rows: a reindex in between is no damage.
+# One statement reads rows and index settings, so that no reindex can come in between.
 ROWS = """
 SELECT c.id, c.text_cipher, c.meta_cipher, c.emb_cipher, c.enc_key_id,
        (SELECT recipe FROM tenants WHERE user_hash = %(user_hash)s), v.embedding, v.lexical, v.labels, v.outgrown,
@@ -52,7 +52,7 @@ _text, _json = TextCodec(), JSONCodec()
 
 
 class Row(NamedTuple):
-    """A chunk as it lies there, with what it is found by, and the index settings recorded for its tenant."""
+    """A stored chunk, its index entries, and the index settings recorded for its tenant."""
 
     id: UUID
     text_cipher: bytes
@@ -70,7 +70,7 @@ class Row(NamedTuple):
 
 
 def inspect_rows(seen: Inspection, user_hash: UserHash, sample: float) -> Iterator[int]:
-    """Look at a share of a tenant's rows, and report to `seen`; yields how many rows each read looked at."""
+    """Inspect a share of a tenant's rows, and report to `seen`. Yields the number of rows of each read."""
     after = UUID(int=0)
     while rows := retry_while_away(_read, user_hash, after, sample):
         seen.rows += len(rows)
@@ -148,7 +148,7 @@ def _finding(kind: str, user_hash: UserHash, row: Row, detail: str) -> Finding:
 
 
 def _holds(hmac_key_id: str) -> bool:
-    """Whether this process has the HMAC key; without it what the index holds of a tenant cannot be made anew."""
+    """Whether this process has the HMAC key, without which a tenant's index entries cannot be rebuilt."""
     try:
         get_keyring().hashing_key(hmac_key_id)
     except KeyConfigurationError:

@@ -1,7 +1,7 @@
-"""A tenant's rows as they are read under one user hash, rebuilt and written under another.
+"""Rebuilds a tenant's rows under another user hash of the same user, and writes them there.
 
-Rows are rebuilt from their seals: text, metadata and the original embedding are opened under the old hash and sealed
-under the new one; turned vector, term weights and labels are made anew from them. Ids, times and places are kept.
+Text, metadata and the original embedding are opened under the old hash and sealed under the new one. Rotated vector,
+term weights and labels are computed from them again. Ids, times and places in documents are kept.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ VERSIONS = (
     f"SELECT id, {VERSION} FROM memory_chunks"  # noqa: S608
     " WHERE user_hash = %(user_hash)s AND id >= %(low)s AND (%(high)s::uuid IS NULL OR id < %(high)s)"
 )
-# One pass over the tenant tells which windows differ: window number, rows, exclusive or of their versions.
+# A digest of every window in one pass over the tenant: window number, rows, exclusive or of their versions.
 DIGESTS = (
     f"SELECT width_bucket(id, %(lows)b::uuid[]) - 1, count(*), bit_xor({VERSION})"  # noqa: S608
     " FROM memory_chunks WHERE user_hash = %(user_hash)s GROUP BY 1"
@@ -53,7 +53,7 @@ class RowsUnreadable(SealedMemoryError):
 
 
 def rebuild(stored: Sequence[StoredRow], old: UserHash, new: UserHash) -> list[ChunkRow]:
-    """The same rows for another hash of the same user. Raises RowsUnreadable naming every one that does not open."""
+    """The rows for another hash of the same user. Raises RowsUnreadable, which names every row that does not open."""
     if not stored:
         return []
     opened: list[OpenedRow] = []
@@ -70,7 +70,7 @@ def rebuild(stored: Sequence[StoredRow], old: UserHash, new: UserHash) -> list[C
 
 
 def insert(cursor: psycopg.Cursor[Any], user_hash: UserHash, rebuilt: Sequence[ChunkRow]) -> None:
-    """Write rebuilt rows inside the door of their new hash, each taking its place in its document."""
+    """Write rebuilt rows inside the door of their new hash; each replaces a row at its place in its document."""
     cursor.execute("SAVEPOINT places")
     try:
         rows.insert_rows(cursor.connection, user_hash, rebuilt)

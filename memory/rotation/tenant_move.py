@@ -2,15 +2,15 @@
 
 A small tenant moves in one transaction. A large one would keep its writers waiting, so it is copied first:
 
-    copy        window by window (a range of ids) under the new hash, by which no user is known yet
-    index       the copy of a tenant that is answered from the indexes goes into them (`memory.index.tail`)
-    catch up    what changed meanwhile, again and again, until little is left
-    flip        in one short transaction, while no door of the user is open: the last changes, and the `tenants` row
-    clear       the rows under the old hash, by which no user is known any more
+    copy        window by window (a range of ids) under the new hash, which has no `tenants` row yet
+    index       the copy of a large tenant is put into the indexes that answer its queries (`memory.index.tail`)
+    catch up    changes made meanwhile are copied, repeatedly, until few are left
+    flip        one short transaction, while no door of the user is open: the last changes, and the `tenants` row
+    clear       the rows under the old hash, which has no `tenants` row any more, are deleted
 
-Killed anywhere, the next run begins a tenant again whose `tenants` row has not moved (its partial copy is cleared
-first), and clears the old rows of one whose row has. Readers see the old rows or the new ones, because a door holds the
-user's lock (see `memory.tenancy.current_hash`) and the flip takes it exclusively.
+After a kill, the next run starts again with a tenant whose `tenants` row has not moved (it clears the partial copy
+first), and clears the old rows of one whose row has. Readers see either the old rows or the new ones, because a door
+holds the user's lock (see `memory.tenancy.current_hash`) and the flip takes it exclusively.
 """
 
 from array import array
@@ -67,7 +67,7 @@ class _TenantGone(Exception):
 
 @dataclass(frozen=True)
 class Move:
-    """A tenant that is to go from one hash to another, and how many chunks it is thought to have."""
+    """A tenant to move from one hash to another, and how many chunks its row counts."""
 
     user_id: str = field(repr=False)
     old: UserHash
@@ -84,15 +84,15 @@ class Window:
 
     @property
     def digest(self) -> tuple[int, int]:
-        """Rows, and the exclusive or of their versions: what DIGESTS says of an unchanged window."""
+        """Rows, and the exclusive or of their versions: what DIGESTS returns for an unchanged window."""
         return len(self.versions), reduce(xor, self.versions, 0)
 
 
 def move_tenant(move: Move, *, batch: int, advance: Advance) -> None:
-    """Move a tenant; `advance` is told how many rows were written, transaction by transaction.
+    """Move a tenant; `advance` is called with the number of rows of each transaction.
 
-    Ends well when the tenant has moved already or was erased. Raises RowsUnreadable, TenantBusy or TenantKnownTwice,
-    and leaves the tenant where it was.
+    Succeeds too when the tenant has moved already or was erased. Raises RowsUnreadable, TenantBusy or TenantKnownTwice,
+    and then leaves the tenant under its old hash.
     """
     try:
         if move.rows <= batch:
@@ -116,7 +116,7 @@ def _move_at_once(move: Move) -> int:
         cursor.execute(tenant_copy.DELETE_BEHIND, {"user_hash": move.old, "low": FIRST})
         steps.reached("small tenant's old rows deleted")
         user.enter(move.new)
-        # What a copy left behind that was killed when the tenant was larger.
+        # Rows of a copy that was killed while the tenant was larger.
         cursor.execute(tenant_copy.DELETE_BEHIND, {"user_hash": move.new, "low": FIRST})
         insert(cursor, move.new, rebuilt)
         steps.reached("small tenant's new rows inserted")
@@ -156,7 +156,7 @@ class _Copying:
             stored = read(cursor, READ_BEHIND, user_hash=move.old, low=low, limit=self._batch)
             rebuilt = rebuild(stored, move.old, move.new)
             user.enter(move.new)
-            # A commit whose answer was lost is done again: what it wrote is taken away first.
+            # A commit whose answer was lost is repeated: the rows that it wrote are deleted first.
             cursor.execute(tenant_copy.DELETE_BEHIND, {"user_hash": move.new, "low": low})
             insert(cursor, move.new, rebuilt)
         self._windows.append(Window(low, array("q", [row.version for row in stored])))
@@ -164,7 +164,7 @@ class _Copying:
         return UUID(int=stored[-1].id.int + 1) if len(stored) == self._batch else None
 
     def _index_copy(self) -> int:
-        """Put some of the copy into the indexes, or its first questions would scan all of it."""
+        """Put a part of the copy into the indexes; otherwise the first queries would scan all of it."""
         with _door(self._move) as (user, cursor):
             user.enter(self._move.new)
             indexed = index_rows_of_tail(cursor, self._move.new, ROWS_PER_STEP)
@@ -172,7 +172,7 @@ class _Copying:
         return indexed
 
     def _catch_up(self) -> int:
-        """Bring the windows that changed up to date, each in a transaction; returns how many rows had changed."""
+        """Copy the changes of the windows that differ, each in a transaction; returns how many rows had changed."""
         changes = 0
         for number in retry_while_away(self._differing_now):
             changed, window = retry_while_away(self._catch_up_window, number)
@@ -204,7 +204,7 @@ class _Copying:
             _flip(cursor, user, move, tenant, before)
 
     def _differing(self, cursor: psycopg.Cursor[Any]) -> list[int]:
-        """The windows whose rows are not those that were copied. Inside the old hash's door."""
+        """The numbers of the windows that changed since they were copied. Runs inside the old hash's door."""
         lows = [window.low for window in self._windows]
         cursor.execute(tenant_copy.DIGESTS, {"user_hash": self._move.old, "lows": lows})
         found = {number: (count, digest) for number, count, digest in cursor.fetchall()}
@@ -250,8 +250,8 @@ def _door(move: Move, *, exclusive: bool = False) -> Iterator[tuple[UserHashes, 
 def _flip_door(move: Move) -> Iterator[tuple[UserHashes, psycopg.Cursor[Any], TenantRow]]:
     """The door of the transaction that flips: no other door of the user is open, and the tenant's row is locked.
 
-    It is locked before any other row is read. A reindex holds no door of the user's, only that lock: so what is read
-    here is what the recorded index settings speak of, and both stay so until the flip has been committed.
+    The row is locked before any other row is read. A reindex opens no door of the user, but takes that lock too. So the
+    rows read here match the recorded index settings, and do so until the flip is committed.
     """
     with _door(move, exclusive=True) as (user, cursor):
         tenant = tenant_row.lock(cursor, move.old)
@@ -273,11 +273,11 @@ def _refuse_known_twice(cursor: psycopg.Cursor[Any], user: UserHashes, move: Mov
 
 
 def _flip(cursor: psycopg.Cursor[Any], user: UserHashes, move: Move, tenant: TenantRow, chunk_count: int) -> None:
-    """Give the tenant its new hash: what doors that open from now on will find."""
+    """Move the `tenants` row to the new hash, which every door finds that opens after the commit."""
     user.enter(move.old)
     cursor.execute(DELETE_TENANT, [move.old])
     user.enter(move.new)
-    # The rows were made anew as configured, but for the embeddings, which are still their model's.
+    # The rows were rebuilt with the configured settings, except the embeddings: these are still of the recorded model.
     made_by = replace(configured(), model=recorded(tenant.recipe).model).as_text()
     created = tenant_row.create(move.user_id, move.new, made_by, chunk_count=chunk_count, created_at=tenant.created_at)
     cursor.execute(*created)
@@ -291,7 +291,7 @@ def _count(cursor: psycopg.Cursor[Any], user_hash: UserHash) -> int:
 
 
 def _until_free(work: Callable[[], T], *, meanwhile: Callable[[], Any] = lambda: None) -> T:
-    """Do `work`; while the user is busy, do `meanwhile` and try again. Raises TenantBusy in the end."""
+    """Call `work`; while the user is busy, call `meanwhile` and retry. Raises TenantBusy after MAX_FLIPS attempts."""
     for _ in range(MAX_FLIPS - 1):
         try:
             return retry_while_away(work)

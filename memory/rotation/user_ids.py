@@ -1,4 +1,4 @@
-"""The sealed user id of a tenant: opened, and compared with the hash that was made of it."""
+"""Opens the sealed user id of a tenant, and compares it with the tenant's hash."""
 
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ TENANT = "SELECT user_cipher, enc_key_id, recipe, chunk_count FROM tenants WHERE
 
 
 class UserIdUnreadable(SealedMemoryError):
-    """A tenant's sealed user id does not open, or is not the one its hash stands for. `key_id`: what seals it."""
+    """A tenant's sealed user id does not open, or does not match its hash. `key_id` is the key that its row names."""
 
     def __init__(self, reason: str, key_id: str) -> None:
         super().__init__(reason)
@@ -23,7 +23,7 @@ class UserIdUnreadable(SealedMemoryError):
 
 @dataclass(frozen=True)
 class TenantFacts:
-    """What a tenant's row says. `recipe` is the recorded text of its index settings."""
+    """The content of a `tenants` row. `recipe` is the recorded text of its index settings."""
 
     user_hash: UserHash
     user_cipher: bytes = field(repr=False)
@@ -53,7 +53,7 @@ class TenantFacts:
 
 
 def tenant_facts(user_hash: UserHash) -> TenantFacts | None:
-    """What the tenant's row says; None when it is gone."""
+    """The content of the tenant's row; None when it is gone."""
     return retry_while_away(_read, user_hash)
 
 
