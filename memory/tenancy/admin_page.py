@@ -1,6 +1,6 @@
 """The admin's page of tenants: hash prefixes, counts and key ids, as the census role sees them.
 
-Not a ModelAdmin: that would go through the tenant's door, of which an operator has none.
+Not a ModelAdmin: its queries would need a tenant's door, and an operator is no tenant.
 """
 
 from typing import Any

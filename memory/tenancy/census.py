@@ -1,6 +1,6 @@
-"""What the census role may see of tenants: hashes, key ids, counts; no seal, and no door is opened here.
+"""Lists and counts tenants as the census role, which sees hashes, key ids, dates and counts, but no seal.
 
-It has a policy of its own on the tenant tables and column grants on these columns alone.
+The role has a policy of its own on the tenant tables and column grants on these columns alone, so it needs no door.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +16,12 @@ TENANTS_A_PAGE = 1_000
 
 
 def all_tenants(*, after: str = "", not_under: str = "") -> Iterator[UserHash]:
-    """Every tenant behind `after` in the order of the hashes; with `not_under` only those under another HMAC key."""
+    """Every tenant after `after` in the order of the hashes; with `not_under` only those under another HMAC key."""
     return in_pages(_tenants_page, after=after, not_under=not_under)
 
 
 def in_pages(page: Callable[..., list[Hash]], *, after: str, **options: str) -> Iterator[Hash]:
-    """Hashes page by page, each read when the work on those before is done; waits for a database that is away."""
+    """Hashes page by page; a page is read when those before it are used up, and retried while the database is away."""
     while hashes := retry_while_away(page, after=after, **options):
         yield from hashes
         after = hashes[-1]
@@ -55,7 +55,7 @@ def orphan_hashes() -> list[str]:
 
 
 def known_hashes(user_hashes: Sequence[str]) -> set[str]:
-    """Those of these hashes that are tenants'."""
+    """Those of these hashes that a tenant has."""
     with census() as cursor:
         cursor.execute("SELECT user_hash FROM tenants WHERE user_hash = ANY (%s)", [list(user_hashes)])
         return {user_hash for (user_hash,) in cursor.fetchall()}

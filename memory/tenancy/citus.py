@@ -1,4 +1,4 @@
-"""Spreading tenants over several servers with Citus: what it needs, and the statements that do it.
+"""Preconditions and statements to spread tenants over several servers with Citus.
 
 Nothing here runs them: `create_distributed_table` moves data and is the operator's decision, on a coordinator.
 """
@@ -24,7 +24,7 @@ class Precondition:
 
 
 def preconditions(cursor: CursorWrapper) -> Iterator[Precondition]:
-    """Everything Citus needs of this database, in the order in which to mend it."""
+    """Everything Citus needs of this database, in the order in which to fix it."""
     available, installed = _citus(cursor)
     yield Precondition(
         "the extension citus is on the server",

@@ -1,19 +1,19 @@
-"""Which hash a user's rows carry now, while several HMAC keys are accepted.
+"""Finds the hash that a user's rows have now, while several HMAC keys are accepted.
 
 A user is known under the hash whose `tenants` row exists. During a rotation of the HMAC key that may be the current
 key's or an accepted one's, and it changes once, when the user is moved. Two advisory locks, both ending with the
 transaction (so they work behind a transaction pooler), make the answer hold for as long as the door is open:
 
-    the user's lock     shared by every door of the user; exclusive for what takes a `tenants` row away: the move to
-                        the new hash and the erasure of the user
+    the user's lock     shared by every door of the user; exclusive for what deletes a `tenants` row: the move to the
+                        new hash and the erasure of the user
     the creation lock   taken by a door that finds the user under no hash, before it looks again; so of two first
                         writers, also in processes whose current keys differ, the second finds what the first made
 
 Each is taken for every candidate hash, so that processes agree however their keys are ordered. With a single HMAC key
-there is nothing to find out, and nothing but the `SET LOCAL` is sent.
+the hash is known, and only the `SET LOCAL` is sent.
 
-Nothing here talks to a database: a `Resolution` yields statements, is sent whether each returned a row, and returns the
-user hash that the transaction names from then on.
+This module runs no SQL itself: a `Resolution` is a generator that yields statements, is sent whether each returned a
+row, and returns the user hash that the transaction names from then on.
 """
 
 import re
@@ -22,7 +22,7 @@ from collections.abc import Generator, Iterable, Sequence
 from memory.security import UserHash
 
 SETTING = "app.user_hash"
-# Names nobody: an empty setting matches no row.
+# An empty setting names no user, and matches no row.
 RESET = f"SET LOCAL {SETTING} = ''"
 _USER_HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -32,7 +32,7 @@ Resolution = Generator[str, bool | None, UserHash]
 def resolution(candidates: Sequence[UserHash], *, exclusive: bool = False, named: UserHash | None = None) -> Resolution:
     """Find and name the hash a user is known under.
 
-    `candidates`: the user's hashes, the current key's first; it is the answer when the user is known under none.
+    `candidates`: the user's hashes, the current key's first; a user without a `tenants` row gets that one.
     `exclusive`: no other door of this user is open until the transaction ends. `named`: the hash that the transaction
     names already. Needs READ COMMITTED, Django's default.
     """
@@ -71,7 +71,7 @@ def user_lock_sql(candidates: Iterable[str], *, exclusive: bool) -> str:
 def set_local(user_hash: str) -> str:
     """SQL that names the user to row-level security.
 
-    SET takes no parameters, so the value is checked here; nothing but 64 hex gets through, or it is a ValueError.
+    SET takes no parameters, so the value is checked here. Raises ValueError for anything but 64 lower-case hex.
     """
     if not _USER_HASH.fullmatch(user_hash):
         raise ValueError("A user hash is 64 lower-case hex characters.")
@@ -93,5 +93,5 @@ def _creation_lock_sql(candidates: Iterable[str]) -> str:
 
 
 def _locks(function: str, numbers: Iterable[int]) -> str:
-    # In one order everywhere, or two processes could each hold what the other waits for. Postgres takes signed ones.
+    # Sorted, or two processes could deadlock. Advisory locks take signed numbers.
     return "SELECT " + ", ".join(f"{function}({number - 2**63})" for number in sorted(numbers))

@@ -1,7 +1,7 @@
 """psycopg cursors with binary parameters and results, vectors included, on Django's connection inside an open door.
 
-Text parameters were five times slower for vectors, and Django's cursor has a third of the speed of psycopg's own.
-Indexing, retrieval and rotation use these cursors; everything else uses the ORM.
+With text parameters vectors were five times slower, and Django's cursor has a third of the speed of psycopg's own.
+Indexing, retrieval, rotation and erasure use these cursors; most other code uses the ORM.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,7 +50,7 @@ def sending(using: str = DEFAULT_DB_ALIAS) -> Iterator[Send]:
     """A function that sends a statement in the open door and returns the cursor that will have its binary result.
 
     A statement with parameters is prepared at its first use on a connection, where the settings allow it, unless it has
-    so many that it will seldom come again in that form. In a pipelined door nothing is waited for before a fetch.
+    more than MAX_PREPARED_PARAMETERS: such a form seldom repeats. In a pipelined door only a fetch waits for results.
     Raises as `binary_cursor` does.
     """
     with binary_cursor(using) as first:

@@ -1,7 +1,7 @@
-"""`assert_live_database()`: is the database we are connected to the one that protects tenants?
+"""`assert_live_database()`: refuses a database that does not isolate tenants.
 
-System checks do not see a live database and WSGI runs none, so this is called where serving starts and by `/readyz`;
-never by `migrate`, which runs before there is anything to protect.
+System checks do not see the live database. So this is called when serving starts and by `/readyz`; never by `migrate`,
+which makes the tables and policies in the first place.
 """
 
 import re
@@ -107,7 +107,7 @@ def _table_problems(cursor: CursorWrapper, table: str) -> Iterator[str]:
 
 
 def _partition_problems(cursor: CursorWrapper, partition: str) -> Iterator[str]:
-    """A partition by its own name is not guarded by its parent's policies."""
+    """A partition that is addressed by its own name is not guarded by its parent's policies."""
     cursor.execute(
         "SELECT relrowsecurity AND relforcerowsecurity, has_any_column_privilege(oid, 'SELECT, INSERT, UPDATE'),"
         " has_table_privilege(oid, 'DELETE, TRUNCATE') FROM pg_class WHERE oid = to_regclass(%s)",
@@ -139,10 +139,10 @@ def _policy_problems(cursor: CursorWrapper, table: str) -> Iterator[str]:
 
 
 def same_expression(deparsed: str, expected: str) -> bool:
-    """Whether two SQL expressions differ in spelling alone: brackets, casts to text, white space, case of words.
+    """Whether two SQL expressions are equal but for brackets, casts to text, white space and case of words.
 
-    How Postgres writes an expression out is not fixed between its versions. Strings and quoted names are compared as
-    they are. Brackets may go because these words in this order have one reading only.
+    Versions of Postgres may print the same expression differently. Strings and quoted names are compared as they are.
+    Brackets can be ignored because the expected words in this order have only one meaning.
     """
     return list(_tokens(deparsed)) == list(_tokens(expected))
 

@@ -1,4 +1,4 @@
-"""Querysets of tenant rows: they exist inside `tenant_transaction()`, or where a user is bound, and nowhere else."""
+"""Querysets of tenant rows, which work only inside `tenant_transaction()` or where a user is bound."""
 
 from typing import Any, NoReturn, TypeVar
 
@@ -10,7 +10,7 @@ M = TypeVar("M", bound=models.Model)
 
 
 class TenantQuerySet(models.QuerySet[M]):
-    """Raises OutsideTenantTransaction on whichever path of the ORM reaches the database as nobody."""
+    """Raises OutsideTenantTransaction before it reaches the database without a user, whichever ORM method is called."""
 
     @property
     def db(self) -> str:
@@ -22,15 +22,15 @@ class TenantQuerySet(models.QuerySet[M]):
         raise NotImplementedError("raw() has no tenant filter and fails on composite keys: use a cursor in the door.")
 
     def create(self, **kwargs: Any) -> M:
-        """Create a row of the user whose rows can be reached, to whom its sealed fields are bound as well."""
+        """Create a row of the user whose rows can be reached now; its sealed fields are bound to that user too."""
         return super().create(**{"user_hash": new_rows_hash(self.db), **kwargs})
 
 
 class TenantManager(models.Manager.from_queryset(TenantQuerySet)):  # type: ignore[misc]
-    """Adds `user_hash = <constant>` besides the policy.
+    """Filters every queryset by `user_hash = <constant>`, in addition to the policy.
 
-    It gives a constant index condition, partition pruning and Citus routing, and closes the hole of a setting changed
-    under an open cursor. A queryset built in one tenant's door finds nothing in another's.
+    The constant allows an index condition, partition pruning and Citus routing. It also protects an open cursor when
+    the setting changes. A queryset built in one tenant's door finds nothing in another's.
     """
 
     use_in_migrations = False

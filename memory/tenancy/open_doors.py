@@ -1,9 +1,9 @@
-"""Which door is open on which connection, which user is bound, and so whose rows can be reached.
+"""Keeps track of the open door of each connection and of the bound user, and so of the rows that can be reached.
 
-A door is a transaction that names one user to row-level security; `memory.rls` opens it. A door that is entered again
-has another level, as a transaction has savepoints. Levels are left innermost first, and a task or thread that is
-outside the innermost level enters none: otherwise one of them could end the transaction, or hand it to another user,
-under the other's feet.
+A door is a transaction that names one user to row-level security; `memory.rls` opens it. Entering it again adds a
+level, as savepoints do in a transaction. Levels are left innermost first, and only a task or thread inside the
+innermost level may enter another: otherwise one task could end the transaction, or switch its user, while another one
+works in it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ class Door:
 
     def __init__(self, user_hash: UserHash) -> None:
         self.user_hash = user_hash
-        # Whom the hash stands for; None behind a door that was opened by hash.
+        # The user of the hash; None for a door that was opened by hash.
         self.user_id: str | None = None
         self.levels: list[Level] = []
         self.broken = False
@@ -40,7 +40,7 @@ class Level:
     def __init__(self, door: Door) -> None:
         self.door = door
         self.outermost = not door.levels
-        # What the transaction names already when the level is entered.
+        # The hash that the transaction names already when the level is entered.
         self.named = None if self.outermost else door.user_hash
 
     def require_innermost(self, *, blocks_agree: bool = True) -> None:
@@ -54,7 +54,7 @@ FindUser = Callable[[], str | None]
 
 _find_bound_user: ContextVar[FindUser | None] = ContextVar("find_bound_user", default=None)
 _doors: WeakKeyDictionary[Connection, Door] = WeakKeyDictionary()
-# What this task or thread is inside of, on whatever connection; a task inherits it from the one that started it.
+# The levels that this task or thread is inside of, on any connection; a task inherits those of the one that started it.
 _inside: ContextVar[tuple[Level, ...]] = ContextVar("inside", default=())
 
 
@@ -68,7 +68,7 @@ def bind_tenant(user_id: str) -> Iterator[None]:
 
 @contextmanager
 def bind_tenant_found_by(find: FindUser) -> Iterator[None]:
-    """As `bind_tenant`, for a user who is found out when the first of the code inside needs to know; None is nobody."""
+    """As `bind_tenant`, but `find` returns the user, or None for no user, when the code inside first needs to know."""
     token = _find_bound_user.set(find)
     try:
         yield
@@ -77,7 +77,7 @@ def bind_tenant_found_by(find: FindUser) -> Iterator[None]:
 
 
 def may_have_bound_user() -> bool:
-    """Whether somebody may be bound; finds out nothing."""
+    """Whether a user may be bound. Does not call the function that finds the user."""
     return _find_bound_user.get() is not None
 
 
@@ -109,8 +109,8 @@ def open_user_hash(using: str = DEFAULT_DB_ALIAS) -> UserHash:
 
 
 def reachable_hashes(using: str = DEFAULT_DB_ALIAS) -> tuple[UserHash, ...]:
-    """Under which user hashes the rows are that a statement reaches now: the open door's or, on the default connection,
-    the bound user's, one of which a statement's own door will name.
+    """The user hashes whose rows a statement can reach now: the open door's or, on the default connection, those of the
+    bound user, one of which the statement's own door will name.
 
     Raises OutsideTenantTransaction when there is neither.
     """
@@ -129,7 +129,7 @@ def new_rows_hash(using: str = DEFAULT_DB_ALIAS) -> UserHash:
     if len(hashes) == 1:
         return hashes[0]
     with connections[using].cursor() as cursor:
-        # In a door of its own, which finds out.
+        # This statement runs in a door of its own, which finds the hash and names it.
         cursor.execute(f"SELECT current_setting('{SETTING}', true)")
         (named,) = cursor.fetchone()
     return next(user_hash for user_hash in hashes if user_hash == named)
@@ -137,7 +137,7 @@ def new_rows_hash(using: str = DEFAULT_DB_ALIAS) -> UserHash:
 
 @contextmanager
 def door_level(connection: Connection, candidates: Sequence[UserHash]) -> Iterator[Level]:
-    """Note that the door of a connection is entered, from before its first statement until after its last.
+    """Record a level of a connection's door, from before its first statement until after its last.
 
     `candidates`: the hashes of the user who enters. Raises SecondTenant when another user's door is open, and
     DoorOutOfOrder when this user's is and another task or thread stands in it.

@@ -1,4 +1,4 @@
-"""Tenant tables as hash partitions by `user_hash`, made at set-up while they are empty.
+"""Makes the tenant tables hash partitions by `user_hash`, at set-up while they are empty.
 
 Every key starts with `user_hash` and every statement has it as a constant, so Postgres prunes to one partition. A
 policy of the parent does not guard a partition that is addressed by its own name: partitions get row-level security
@@ -16,7 +16,7 @@ from django.db.backends.utils import CursorWrapper
 from memory.exceptions import SealedMemoryError
 from memory.tenancy.policies import APPLICATION_ROLE, CENSUS_ROLE, guards
 
-# A parent comes before what refers to it. `tenants` stays whole: a row a user, and the census reads it all.
+# A table comes before those that refer to it. `tenants` stays whole: it has one row a user, and the census reads all.
 TABLES = ("memory_chunks", "memory_vectors", "memory_terms")
 MAX_PARTITIONS = 1024
 
@@ -27,7 +27,7 @@ class NotPartitionable(SealedMemoryError):
 
 @dataclass(frozen=True)
 class TableShape:
-    """What a table has besides its columns and checks, as SQL."""
+    """Constraints, indexes and census columns of a table, as SQL, to make them again on its replacement."""
 
     name: str
     constraints: tuple[tuple[str, str], ...]
@@ -36,7 +36,7 @@ class TableShape:
 
 
 def partition(connection: BaseDatabaseWrapper, count: int) -> None:
-    """Make the empty tables anew with `count` hash partitions each (0: none), as their owner, in one transaction.
+    """Recreate the empty tables with `count` hash partitions each (0: none), as their owner, in one transaction.
 
     Raises NotPartitionable for a count out of bounds, or when a table holds rows.
     """
@@ -62,7 +62,7 @@ def partitions(cursor: CursorWrapper, table: str) -> list[str]:
 
 
 def _refuse_rows(cursor: CursorWrapper, table: str) -> None:
-    # FORCE hides rows from the owner too; it is back with the policies below.
+    # FORCE hides rows from the owner too; `guards()` turns it on again for the new table.
     cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
     cursor.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
     cursor.execute(f"SELECT EXISTS (SELECT 1 FROM {table})")  # noqa: S608
@@ -92,7 +92,7 @@ def _shape(cursor: CursorWrapper, table: str) -> TableShape:
     return TableShape(
         name=table,
         constraints=tuple((name, definition) for name, definition in constraints),
-        # Of a partitioned parent the definition says ON ONLY, which would leave the partitions without.
+        # An index of a partitioned table is defined ON ONLY that table: the partitions would be left without it.
         indexes=tuple(definition.replace(" ON ONLY ", " ON ", 1) for (definition,) in indexes),
         census_columns=tuple(name for (name,) in columns),
     )

@@ -1,6 +1,6 @@
-"""Planner settings for the statements of a search, so that each has only one plan to take, whatever the statistics say.
+"""Planner settings for single statements, so that each has only one plan, whatever the statistics say.
 
-Each is a `SET LOCAL`, the statement: Citus tells its workers of that, and not of `set_config()`.
+Each is set by the statement `SET LOCAL`, which Citus propagates to its workers; it does not propagate `set_config()`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,10 +11,10 @@ from memory.tenancy.cursors import Send
 
 @contextmanager
 def planner_settings(send: Send, settings: Mapping[str, str], *, restore: bool = True) -> Iterator[None]:
-    """These settings for the statements sent inside; the transaction then gets those of the session again.
+    """Apply settings to the statements sent inside; afterwards the session's settings apply again.
 
-    `restore=False` saves as many statements, for the last ones of a transaction that ends behind them. After an error
-    nothing has to be taken back: it ends the transaction, or rolls back to where they were not set.
+    `restore=False` leaves them set until the transaction ends, which saves statements. After an error nothing has to be
+    restored: it ends the transaction, or rolls back to a savepoint before they were set.
     """
     for name, value in settings.items():
         send(f"SET LOCAL {name} = '{value}'", ())

@@ -1,7 +1,7 @@
-"""What guards a tenant table: row-level security, the policies, the grants. The one text of it for live code.
+"""The SQL that guards a tenant table: row-level security, policies and grants.
 
-Migrations do not read it: theirs is frozen. `tests/memory/test_migrations.py` compares the two as the database
-deparses them.
+Migrations do not import it: their SQL is frozen. `tests/memory/test_migrations.py` compares the two in the form in
+which the database prints them.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ OWN_ROWS = "user_hash = nullif(current_setting('app.user_hash', true), '')"
 def guards(table: str, census_columns: Sequence[str]) -> list[str]:
     """Statements that isolate the tenants of a new `table`; the census may read `census_columns` of it, and no more.
 
-    Nothing is granted before the policies stand and bind the owner too.
+    Nothing is granted before the policies exist and apply to the owner too.
     """
     return [
         f"REVOKE ALL ON {table} FROM {APPLICATION_ROLE}, {CENSUS_ROLE}",

@@ -1,6 +1,6 @@
 """Runs a generator of statements, sync or async, so that a sequence with decisions in it is defined once for both.
 
-The generator yields a statement, is sent what `run` made of it, and returns the outcome.
+The generator yields a statement, is sent what `run` returned for it, and returns the outcome.
 """
 
 from collections.abc import Awaitable, Callable, Generator

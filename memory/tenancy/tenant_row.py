@@ -1,7 +1,7 @@
-"""A tenant's row in `tenants`: made at the first write, locked by every writer, and what counts the chunks.
+"""A tenant's row in `tenants`: created at the first write, locked by every writer; it counts the tenant's chunks.
 
-Each statement stands here once. A writer locks the row before it touches any other row of the tenant, so writers of one
-tenant follow each other and can never wait for each other in a circle.
+A writer locks the row before it touches any other row of the tenant. So writers of one tenant run one after the other
+and cannot deadlock.
 """
 
 from collections.abc import Generator, Sequence
@@ -30,7 +30,7 @@ _text = TextCodec()
 
 @dataclass(frozen=True)
 class TenantRow:
-    """A tenant's row as it was when it was locked. `recipe` is the recorded text, empty from before recipes were."""
+    """A tenant's row as it was when it was locked. `recipe` is the recorded text of its index settings, or empty."""
 
     chunk_count: int
     recipe: str
@@ -42,7 +42,7 @@ _Steps = Generator[_Statement, tuple[Any, ...] | None, TenantRow]
 
 
 def lock(cursor: psycopg.Cursor[Any], user_hash: str) -> TenantRow | None:
-    """Lock the row until the transaction ends, inside the tenant's door; None when the tenant has none."""
+    """Lock the row until the transaction ends, inside the tenant's door; None when there is no row."""
     row = cursor.execute(LOCK, [user_hash]).fetchone()
     return None if row is None else TenantRow(*row)
 
@@ -72,7 +72,7 @@ async def lock_or_create_async(
 def create(
     user_id: str, user_hash: UserHash, recipe: str, *, chunk_count: int = 0, created_at: datetime | None = None
 ) -> _Statement:
-    """The statement that makes the row, unless there is one. The user id goes along sealed, so that the HMAC rotation
+    """The statement that creates the row, unless there is one. It stores the user id, sealed, so that the HMAC rotation
     needs no outside list of users."""
     sealed = bytes(seal_value(_text.encode(user_id), user_hash))
     key_id = get_keyring().sealing.key_id
@@ -80,17 +80,17 @@ def create(
 
 
 def count(user_hash: str, change: int) -> _Statement:
-    """The statement that moves the chunk count by `change`, under the row's lock."""
+    """The statement that adds `change` to the chunk count, under the row's lock."""
     return COUNT, [change, user_hash]
 
 
 def record_recipe(user_hash: str, recipe: str) -> _Statement:
-    """The statement that records by which index settings the tenant's rows are searchable, under the row's lock."""
+    """The statement that records the index settings of the tenant's rows, under the row's lock."""
     return RECORD_RECIPE, [recipe, user_hash]
 
 
 def _locking(user_id: str, user_hash: UserHash, recipe: str) -> _Steps:
-    # Locked before it is made: a row that an erasure is about to take away is there still, and need not be made.
+    # Lock before creating: this waits for an erasure that is deleting the row, and then creates it again.
     row = yield LOCK, [user_hash]
     if row is None:
         yield create(user_id, user_hash, recipe)
