@@ -1,4 +1,4 @@
-"""Forgetting: a chunk, a document, or everything about a user."""
+"""Deletes a chunk, a document, or every row of a user."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -37,10 +37,10 @@ def delete_document(*, user_id: str, doc_id: str) -> int:
 def erase_user(*, user_id: str) -> ErasureReceipt:
     """Delete every row of a user from every tenant table, in one transaction, and count what is left.
 
-    Under several HMAC keys also what a rotation has copied so far: every hash of the user is emptied, while no other
-    door of the user is open.
+    With several HMAC keys it deletes the rows under every hash of the user, so also the copy of an unfinished rotation,
+    while no other door of the user is open.
     """
-    # Vectors before chunks, or the cascade would delete them uncounted; the tenant's own row goes last.
+    # Vectors before chunks, or the cascade would delete them uncounted; the tenant's own row is deleted last.
     tables = sorted(tenant_tables(), key=lambda table: (table == "tenants", table == "memory_chunks"))
     deleted, remaining = Counter[str](), Counter[str]()
     with across_user_hashes(user_id, exclusive=True) as user, binary_cursor() as cursor:

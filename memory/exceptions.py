@@ -1,4 +1,4 @@
-"""Everything that can go wrong in the memory, as domain errors. Only the exception handler knows HTTP."""
+"""Domain errors of the memory. Only the exception handler (`project.errors`) turns them into HTTP."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,11 +24,11 @@ class InvalidDocument(SealedMemoryError, ValueError):
 
 
 class DocumentTooLarge(InvalidDocument):
-    """A document, or a set of them, of more than one request may hold. `field` names the part at fault."""
+    """A document, or a set of them, is larger than a request may be. `field` names the part at fault."""
 
 
 class InvalidJSON(SealedMemoryError, ValueError):
-    """Bytes that are not JSON as RFC 8259 means it. Says where, and repeats nothing of them."""
+    """Bytes that are not JSON by RFC 8259. The message says where the error is, and quotes none of the bytes."""
 
 
 class InvalidFilter(InvalidDocument):
@@ -56,7 +56,7 @@ class NotSealed(SealedMemoryError, TypeError):
 
 
 class IntegrityFailure(SealedMemoryError, InvalidTag):
-    """A seal did not open: wrong user, wrong key or changed bytes. Names the row, never its content."""
+    """A seal did not open: wrong user, wrong key or changed bytes. The message names the row, never its content."""
 
     reason = "does not open: changed bytes, or another tenant's or column's seal"
 

@@ -1,4 +1,4 @@
-"""Reading what is stored: one chunk, or a page of them, newest first."""
+"""Reads stored chunks: one by its id, or a page of them, newest first."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -33,7 +33,7 @@ class StoredChunk:
 
 @dataclass(frozen=True)
 class Page:
-    """Chunks by falling id (so newest first), where the next page starts, and how many seals did not open."""
+    """Chunks by descending id (newest first), the id after which the next page starts, and how many did not open."""
 
     chunks: list[StoredChunk]
     next_after: UUID | None
@@ -52,10 +52,10 @@ def get_chunk(*, user_id: str, chunk_id: UUID) -> StoredChunk:
 def list_chunks(
     *, user_id: str, limit: int, source: str | None = None, doc_id: str | None = None, after: UUID | None = None
 ) -> Page:
-    """Up to `limit` chunks of this user with an id below `after`. A keyset, so a page never shifts under writers.
+    """Up to `limit` chunks of this user with an id below `after` (a keyset cursor: new chunks do not shift the pages).
 
-    It ends early, but after one chunk at least, before its seals pass MEMORY_MAX_ANSWER_BYTES: what is not shown is
-    neither fetched nor opened.
+    A page ends early, but not before its first chunk, when its seals would pass MEMORY_MAX_ANSWER_BYTES. Chunks beyond
+    the page are neither fetched nor opened.
     """
     filters = {"source": source, "doc_id": doc_id, "id__lt": after}
     with tenant_transaction(user_id):

@@ -1,4 +1,4 @@
-"""Prometheus counters and histograms of the memory. Labels are fixed words: never a user, a text or a key."""
+"""Prometheus counters and histograms of the memory. Labels have fixed values: never a user, a text or a key."""
 
 import time
 from collections.abc import Iterator

@@ -1,11 +1,11 @@
-"""Sealing and opening, and the hash that stands for a user.
+"""Seals and opens bytes with AES-256-GCM, and computes the hash that stands for a user.
 
 The blob, readable by any AES-256-GCM implementation:
 
     nonce (12 bytes) || ciphertext || tag (16 bytes)
 
-Key: MEMORY_ENCRYPTION_KEY, used directly. AAD: the user hash, 64 hex characters in ASCII. Whatever does not open under
-exactly these bytes raises `cryptography.exceptions.InvalidTag`; nothing here returns a guess.
+Key: MEMORY_ENCRYPTION_KEY, used directly. AAD: the user hash, 64 hex characters in ASCII. A blob that does not open
+under exactly this AAD raises `cryptography.exceptions.InvalidTag`.
 """
 
 import os
@@ -23,9 +23,9 @@ MAX_USER_ID_BYTES = 255
 
 
 class UserHash(str):
-    """A user hash that knows the id of the HMAC key that made it: the parent of the tenant's subkeys.
+    """A user hash, 64 lower-case hex characters, with the id of the HMAC key that made it.
 
-    64 lower-case hex characters, and a `str` wherever one is asked for.
+    That key is also the parent of the tenant's subkeys.
     """
 
     hmac_key_id: str
@@ -70,7 +70,7 @@ def open_sealed(blob: bytes, aad: bytes = b"") -> bytes:
     Raises InvalidTag for a wrong AAD, an unknown key, any changed bit and any blob shorter than 28 bytes.
     """
     try:
-        # Nearly every blob is under the sealing key; asking for it alone halves what is spent beside AES itself.
+        # Nearly every blob is under the sealing key: trying it first, inline, halves the overhead beside AES itself.
         return get_keyring().sealing.cipher.decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], aad)
     except (InvalidTag, ValueError):  # ValueError: a nonce too short to be one
         pass
@@ -78,7 +78,7 @@ def open_sealed(blob: bytes, aad: bytes = b"") -> bytes:
 
 
 def open_with_key(blob: bytes, aad: bytes) -> tuple[bytes, Key]:
-    """As `open_sealed`, and says which key it was: what a row's `enc_key_id` should name."""
+    """As `open_sealed`, but returns the key as well, which the row's `enc_key_id` should name."""
     for key in get_keyring().opening:
         try:
             return open_under(key, blob, aad), key
@@ -89,7 +89,7 @@ def open_with_key(blob: bytes, aad: bytes) -> tuple[bytes, Key]:
 
 def open_under(key: Key, blob: bytes, aad: bytes) -> bytes:
     """Open a blob under one key and no other. Raises InvalidTag."""
-    # AESGCM raises ValueError on a nonce it finds too short; a short blob is a seal that does not open, nothing else.
+    # AESGCM would raise ValueError for a nonce that is too short; callers expect InvalidTag.
     if len(blob) < OVERHEAD:
         raise InvalidTag
     return key.cipher.decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], aad)

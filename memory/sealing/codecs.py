@@ -1,7 +1,7 @@
-"""`SealedBytes`: the only thing a sealed column takes, and what stands between a plain value and its bytes.
+"""Codecs between plain values and the bytes that are sealed; `SealedBytes`, the only type a sealed column takes.
 
-The AAD binds a seal to its user, not to its column. So a seal can open and hold what was never sealed there, when
-somebody swapped two inside the database: a codec then raises InvalidTag, as it would for any other tampering.
+The AAD binds a seal to its user, not to its column. So after somebody has swapped two of a user's seals in the
+database, both open, in the wrong columns. A codec then raises InvalidTag for bytes of another kind.
 """
 
 import json

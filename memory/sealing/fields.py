@@ -42,7 +42,7 @@ class SealedField(models.BinaryField):
 
     def contribute_to_class(self, cls: type[models.Model], name: str, private_only: bool = False) -> None:
         super().contribute_to_class(cls, name, private_only)
-        # The historical models of migrations have no user to open for: they see ciphertext and nothing else.
+        # The historical models of migrations are bound to no user: they see ciphertext only.
         if self.plain and cls.__module__ != "__fake__":
             setattr(cls, self.plain, PlainProperty(self))
 
@@ -60,7 +60,7 @@ class SealedField(models.BinaryField):
         return errors
 
     def get_default(self) -> None:
-        # BinaryField's is b"", which is no seal. Without one the column is NULL, and NOT NULL refuses the row.
+        # BinaryField's default is b"", which is no seal. Without a default the column is NULL, which NOT NULL refuses.
         return None
 
     def from_db_value(self, value: Any, *args: Any) -> SealedBytes | None:
@@ -122,7 +122,7 @@ class SealedVectorField(SealedField):
 
 
 class PlainProperty(property):
-    """The plain side of a sealed field. A `property`, so that model constructors accept its name as a keyword."""
+    """The property that seals and opens a field. As a `property`, its name is accepted by the model's constructor."""
 
     def __init__(self, field: SealedField) -> None:
         self.field = field
@@ -139,13 +139,13 @@ class PlainProperty(property):
 
 
 def assigned_plain(instance: models.Model) -> set[str]:
-    """The names of the plain sides that were assigned to an instance, until its owner clears them."""
+    """The names of the plain properties that were assigned on an instance; the model clears them."""
     names: set[str] = instance.__dict__.setdefault("_assigned_plain", set())
     return names
 
 
 def seal_value(data: bytes, user_hash: str) -> SealedBytes:
-    """Seal encoded bytes for a user, counted."""
+    """Seal encoded bytes for a user, and count the seal in the metrics."""
     metrics.SEALS.inc()
     return SealedBytes(seal(data, aad_for(user_hash)))
 
@@ -163,7 +163,7 @@ def open_field(instance: models.Model, field: SealedField) -> Any:
 
 
 def reseal_siblings(instance: models.Model, assigned: SealedField) -> None:
-    """Bring the row's other seals under the sealing key, so that `enc_key_id` is true for all of them at once."""
+    """Re-seal the row's other columns under the sealing key, so that `enc_key_id` is right for all of them."""
     sealing_id = get_keyring().sealing.key_id
     if getattr(instance, "enc_key_id", None) != sealing_id:
         for field in sealed_fields(type(instance)):

@@ -1,6 +1,7 @@
-"""Opens the seals of one row: counts what opened and what drifted, and says what did not open.
+"""Opens the seals of one row, and raises IntegrityFailure when one does not open.
 
-The one place that counts opens, drift and integrity failures, and that tells changed bytes from a key that is not held.
+The one place that counts opens, drift (a seal under another key than its row names) and integrity failures, and that
+tells changed bytes from a key that is not held.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ Decode = Callable[[bytes], Any]
 
 
 class SealedRow(NamedTuple):
-    """A row as its seals name it: whose it is, and what an error may say of it. `key_id` is the row's `enc_key_id`."""
+    """A row with seals: its tenant, and what an error may say about it. `key_id` is the row's `enc_key_id`."""
 
     user_hash: str
     model: str
@@ -27,7 +28,7 @@ class SealedRow(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """The values of a row's seals in order. `drifted`: they are under another key than the one that the row names."""
+    """The values of a row's seals in order. `drifted`: one was under another key than the row names."""
 
     values: list[Any]
     drifted: bool
@@ -38,8 +39,8 @@ def open_seals(
 ) -> Opened:
     """Open and decode seals of one row, each with its own `decode`, which raises InvalidTag; None stays None.
 
-    Raises IntegrityFailure when one does not open or holds something else than it should, UnknownKeyId when the key
-    that the row names is not held here. `column` is what the error names. `count`: of `opens_counted_together`.
+    Raises IntegrityFailure when one does not open or decode; its subclass UnknownKeyId when this process lacks the key
+    that the row names. `column` is the column that the error names; `count` is of `opens_counted_together`.
     """
     aad, named, drifted = aad_for(row.user_hash), _named_key(row.key_id), False
     values: list[Any] = []

@@ -1,7 +1,7 @@
-"""A tenant's subkeys, one per purpose. Every derivation in the memory goes through here.
+"""Derives a tenant's subkeys, one per purpose. Every derivation in the memory goes through here.
 
-They come from the tenant HMAC key, so they change exactly when its rotation moves a tenant's rows to a new user hash;
-until then they come from the key that made the hash the tenant still has.
+They are derived from the HMAC key that made the tenant's user hash. So they change when a rotation of that key moves
+the tenant to a new hash, and not before.
 """
 
 from typing import Final
@@ -16,7 +16,7 @@ FILTER_LABEL: Final = b"sealed-memory metadata filters 1:"
 
 
 def rotation_subkey(user_hash: str) -> bytes:
-    """The 32 bytes that `memory.index.vector_rotation` turns this tenant's vectors by."""
+    """The 32 bytes from which `memory.index.vector_rotation` derives this tenant's rotation."""
     return _subkey(ROTATION_LABEL, user_hash)
 
 
@@ -26,13 +26,13 @@ def lexical_subkey(user_hash: str) -> bytes:
 
 
 def filter_subkey(user_hash: str) -> bytes:
-    """The 32 bytes that `memory.search.filters` hashes this tenant's filterable metadata with."""
+    """The 32 bytes that `memory.index.labels` hashes this tenant's filterable metadata with."""
     return _subkey(FILTER_LABEL, user_hash)
 
 
 def _subkey(label: bytes, user_hash: str) -> bytes:
     key_id = user_hash.hmac_key_id if isinstance(user_hash, UserHash) else ""
-    # With one key there is no doubt. With several, the wrong one would write vectors and terms that nobody finds.
+    # With several keys, a wrong guess would write vectors and terms that no query finds.
     if not key_id and get_keyring().hmac_accepted:
         raise KeyConfigurationError("Several HMAC keys are accepted and the hash does not say which one made it.")
     return derive_subkey(label, user_hash, key_id)
