@@ -1,4 +1,4 @@
-"""Connections of the database's other roles: the owner who migrates, the census that counts, the backup.
+"""Connections as the database's other roles: owner (migrates), census (counts across tenants), backup (dumps).
 
 with census() as cursor: ...        count across tenants
 with as_owner() as connection: ...  change tables, in management commands only

@@ -1,4 +1,4 @@
-"""How old a current key may grow before `check` and `key_status` ask for its rotation."""
+"""Finds the current keys that are overdue for rotation, for `check` and `key_status`."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 from keys.held_keys import held_keys
 from keys.models import KeyRecord, Purpose
 
-# A quarter for the key that seals; a year for the HMAC key, whose rotation writes every row anew.
+# A quarter for the key that seals; a year for the HMAC key, whose rotation rewrites every row.
 LONGEST = {Purpose.ENCRYPTION: (timedelta(days=92), "a quarter"), Purpose.HMAC: (timedelta(days=365), "a year")}
 
 

@@ -42,7 +42,7 @@ KEY_VARIABLES = (ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED, HMAC_KEY, HMAC_KEYS_A
 class Key:
     """32 bytes of key material that are never shown: `repr` and `str` give the key id, and `vars()` fails.
 
-    `key_id` is the first 8 hex of HMAC-SHA256(key, fixed label): it names the key and tells nothing about it. `cipher`
+    `key_id` is the first 8 hex of HMAC-SHA256(key, fixed label): it names the key and reveals nothing of it. `cipher`
     is AES-256-GCM under this key, used directly (no derivation), as the blob format says.
     """
 

@@ -1,7 +1,7 @@
 """`assert_live_keys()`: refuses to serve without the keys that rows need.
 
 Called when serving starts. A process that lacks an encryption key would report integrity failures for every row under
-it; one that lacks an HMAC key would not find some tenants, and create them anew under another hash.
+it; one that lacks an HMAC key would not find some tenants, and would create them again under another hash.
 """
 
 import logging

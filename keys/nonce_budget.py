@@ -5,8 +5,9 @@ of sealed rows, on the same connection and in a short transaction of its own: it
 request waits for another request's transaction. A rolled-back transaction has used its nonces too; they are counted by
 the next settlement.
 
-A key that has sealed REFUSE_AT values is refused by every process from its next settlement on; a new process asks
-before its first write (`open_account`). What processes seal until then fits into the margin of 2^20 below 2^32.
+A key that has sealed REFUSE_AT values is refused by every process from its next settlement on; a process also asks when
+it starts to serve and before it writes (`open_account`). What processes seal until then fits into the margin of 2^20
+below 2^32.
 """
 
 import logging

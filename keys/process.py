@@ -18,7 +18,7 @@ def process_name() -> str:
 
 
 def operator() -> str:
-    """Who runs this command, as a record shows it: `shell:user@host`."""
+    """The person who runs this command, as `shell:user@host`."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user id without an account

@@ -26,7 +26,7 @@ class ProgressBar:
         self._bar.update(run.rows_done - self._bar.n)
 
     def close(self) -> None:
-        """Leave the bar as it stands and go to the next line."""
+        """Keep the bar as it is and go to the next line."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -1,4 +1,4 @@
-"""`retry_while_away`: repeats work while the database is away for a while, through a restart or a failover.
+"""`retry_while_away`: retries work while the database is away, as during a restart or a failover.
 
 Only a lost or refused connection is retried. A deadlock, a lock timeout, a full disk or too many connections is the
 error of a database that answers: it is raised at once.

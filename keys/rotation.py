@@ -99,7 +99,7 @@ class Rotation:
         self._key_id = key_id
 
     def run(self) -> None:
-        """Move, verify, and say how it ended; goes on where the run's record says that it stopped."""
+        """Move, verify and conclude; a resumed run goes on where its record says that it stopped."""
         resumed, cursor = self._progress.run.phase, self._progress.run.tenant_cursor
         if obstacle := self._mover.prepare(self._progress):
             self._progress.give_up(obstacle)

@@ -134,7 +134,7 @@ class Progress:
         self._end(State.FINISHED, verified, message)
 
     def give_up(self, message: str) -> None:
-        """End the run as failed: the next one starts anew."""
+        """End the run as failed. The next rotation starts from the beginning."""
         self._end(State.FAILED, False, message)
 
     def _restart_rates(self) -> None:

@@ -1,4 +1,4 @@
-"""The report of the keys: what the environment, the rows, the processes and the runs say, and what is safe to do next.
+"""Builds the report of the keys from the environment, rows, processes and rotation runs, with what is safe to do next.
 
 No part of it comes from a status that a person sets. `key_status` and the admin's page show the same report.
 """

@@ -225,7 +225,7 @@ LOGGING: dict[str, Any] = {
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "level": "INFO", "propagate": True},
-        # The access log tells of every 4xx already.
+        # The access log has a line for every 4xx already.
         "django.request": {"level": "ERROR", "filters": ["path"]},
         "sentence_transformers": {"level": "WARNING"},
         "axes": {"level": "WARNING"},

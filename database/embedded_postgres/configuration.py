@@ -1,4 +1,4 @@
-"""The server's configuration files, written anew before every start.
+"""Writes the server's configuration files, before every start.
 
 An administrator's own settings go into `local.conf` in the cluster's folder, which is read last.
 """

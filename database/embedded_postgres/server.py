@@ -173,7 +173,7 @@ def _spawn(layout: Layout, programs: Path, account: Account, lock: int) -> subpr
 
 
 def _make_socket_dir(folder: Path, account: Account) -> None:
-    """Make the folder of the socket, or refuse one that somebody else could have made to listen in our place."""
+    """Create the folder of the socket. Refuse an existing one that another user could listen in, in our place."""
     try:
         folder.mkdir(mode=0o700)
         account.own(folder)
@@ -274,7 +274,7 @@ def _is_gone(process: psutil.Process, pgdata: Path) -> bool:
 @contextmanager
 def _locked(layout: Layout) -> Iterator[None]:
     """Hold the data directory's lock, which the kernel releases when its holder dies."""
-    # Root's server account has to pass through a folder that root makes; nobody but root reads or writes there.
+    # Under root, the server's account must be able to pass through the folder; only root may read or write in it.
     layout.data_dir.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
     with _opened(layout.lock) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -40,7 +40,7 @@ class AccessTokenManager(AuthTokenManager):
     def find(self, secret: str) -> "AccessToken | None":
         """The usable token of that secret, its account and service with it, in one query.
 
-        The look-up is by the digest of 256 random bits: its timing tells nothing that helps to guess one.
+        The look-up is by the digest of 256 random bits, so its timing does not help to guess a token.
         """
         found = self.usable().select_related("user__service_account")
         return found.filter(token_key=secret[: CONSTANTS.TOKEN_KEY_LENGTH], digest=hash_token(secret)).first()
@@ -49,7 +49,7 @@ class AccessTokenManager(AuthTokenManager):
 class AccessToken(AbstractAuthToken):
     """A bearer credential of one account."""
 
-    # Knox makes the digest the primary key, which then stands in admin addresses and logs.
+    # Knox makes the digest the primary key, which would then show in admin URLs and logs.
     id = models.BigAutoField(primary_key=True)
     digest = models.CharField(max_length=CONSTANTS.DIGEST_LENGTH, unique=True, editable=False)
     label = models.CharField(max_length=100, blank=True, help_text="What this token is for.")

@@ -32,7 +32,7 @@ def inspect_all(*, sample: float = 1.0, advance: Callable[[int], Any] = lambda r
     for tenant in census.all_tenants():
         seen.add(inspect_tenant(tenant, sample=sample, advance=advance))
         seen.report(_known_twice(tenant))
-    # An open rotation may have orphans, which are no damage: the flip gives them a tenant, or the next run deletes them.
+    # Orphans of an open rotation are no damage: the flip gives them a tenant, or the next run deletes them.
     if open_run(Purpose.HMAC) is None:
         seen.report(orphan_findings(retry_while_away(census.orphan_hashes)))
     return seen

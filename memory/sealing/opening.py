@@ -1,7 +1,7 @@
 """Opens the seals of one row, and raises IntegrityFailure when one does not open.
 
-The one place that counts opens, drift (a seal under another key than its row names) and integrity failures, and that
-tells changed bytes from a key that is not held.
+The one place that counts opens, drift (a seal under another key than its row names) and integrity failures. It
+distinguishes changed bytes from a key that this process does not hold.
 """
 
 from collections.abc import Callable, Iterator
