@@ -46,7 +46,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return self._connection_pools[self.alias]
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> psycopg.Connection:
-        """Connect. The embedded server is started before a pool opens, since the pool would not wait that long."""
+        """Connect. While no pool is open, start the embedded server first: the pool would not wait for its start."""
         if self.embedded_dir and not self._pool_is_open:
             embedded_postgres.ensure_running(self.embedded_dir)
         return super().get_new_connection(conn_params)

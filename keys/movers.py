@@ -45,7 +45,7 @@ class Plan:
 
     @property
     def tenants_left(self) -> int:
-        """Tenants with such rows. Exact where one row of each tenant names its key; else a tenant may count again."""
+        """Tenants with such rows. Exact where one row of each tenant names its key; else some count twice."""
         return sum(count.tenants for count in self._left)
 
     @property

@@ -9,8 +9,8 @@ from django.http import HttpRequest
 def client_address(request: HttpRequest) -> str | None:
     """The caller's IP address: the peer's, or what the outermost of TRUSTED_PROXY_COUNT proxies saw.
 
-    Every proxy appends the address it received the request from, so with n proxies the n-th entry from the right is the
-    last one that a caller cannot forge. None when the peer has no address (a Unix socket).
+    Every proxy appends the address it received the request from. So with n proxies the n-th entry from the right is the
+    caller's, and entries left of it may be forged. None when the peer has no address (a Unix socket).
     """
     count = settings.TRUSTED_PROXY_COUNT
     forwarded = [part.strip() for part in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]

@@ -1,8 +1,9 @@
 """Identifies the caller of a request, and binds the user for as long as the request lasts.
 
-DRF authenticates inside the view. Views, throttles and logs need the tenant earlier, so it is done here, once, and
-`memory.access.authentication` hands the outcome to DRF. After a failed identification no tenant is bound: DRF raises
-the failure where its handler can answer, and views without authentication (schema, docs) ignore it.
+DRF authenticates inside the view, too late for views, throttles and logs, which all need the tenant. So the caller is
+identified here, once, and `memory.access.authentication` hands the outcome to DRF. After a failed identification no
+tenant is bound: DRF raises the failure where its handler can answer, and views without authentication (schema, docs)
+ignore it.
 
 Under `/api/` the caller is identified before the view runs. Elsewhere this waits until a statement reaches tenant rows,
 so that other pages cost nothing. Under ASGI, where an async view could not do it, it is done before every view.

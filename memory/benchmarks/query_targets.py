@@ -16,7 +16,7 @@ OURS = "sealed memory"
 
 
 def targets(rows: Sequence[Row]) -> list[Target]:
-    """Every target that the measured rows allow to judge."""
+    """Every target for which there are measured rows."""
     by_key = {(row["tenant_rows"], row["engine"]): row for row in rows if "engine" in row}
     sizes = sorted({size for size, _ in by_key})
     found: list[Target] = []
