@@ -40,7 +40,8 @@ def open_seals(
     """Open and decode seals of one row, each with its own `decode`, which raises InvalidTag; None stays None.
 
     Raises IntegrityFailure when one does not open or decode; its subclass UnknownKeyId when this process lacks the key
-    that the row names. `column` is the column that the error names; `count` is of `opens_counted_together`.
+    that the row names. `column` is the column that the error names. `count` is called with the number of
+    opened seals in place of the metric (see `opens_counted_together`).
     """
     aad, named, drifted = aad_for(row.user_hash), _named_key(row.key_id), False
     values: list[Any] = []
@@ -63,9 +64,9 @@ def open_seals(
 
 @contextmanager
 def opens_counted_together() -> Iterator[Callable[[int], object]]:
-    """For many rows: gives the `count` of `open_seals`, and counts once, at the end.
+    """Yields a `count` for `open_seals` that adds up the seals of many rows, and raises the metric once, at the end.
 
-    To raise the metric takes about as long as to open a short seal.
+    Raising the metric takes about as long as opening a short seal.
     """
     counts: list[int] = []
     try:
