@@ -266,9 +266,8 @@ MEMORY_EMBEDDING_DEVICE = env.str("MEMORY_EMBEDDING_DEVICE", default="")  # empt
 # onnx: BERT models on the CPU, a third of torch's time. torch: any model, CUDA. auto: torch where there is a GPU or the
 # graph does not know the model, else onnx.
 MEMORY_EMBEDDING_BACKEND = env.str("MEMORY_EMBEDDING_BACKEND", default="auto")
-# CPU threads of one forward of the onnx backend; 0: the cores divided by WEB_CONCURRENCY, the server's processes.
+# CPU threads of one forward of the onnx backend; 0: all cores, in a server divided by WEB_CONCURRENCY.
 MEMORY_EMBEDDING_THREADS = env.int("MEMORY_EMBEDDING_THREADS", default=0)
-WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=1)
 MEMORY_EMBEDDING_BATCH = env.int("MEMORY_EMBEDDING_BATCH", default=32)
 MEMORY_CHUNK_TOKENS = env.int("MEMORY_CHUNK_TOKENS", default=254)  # the bundled model's, less two special tokens
 MODELS_MAY_DOWNLOAD = env.bool("MODELS_MAY_DOWNLOAD", default=False)

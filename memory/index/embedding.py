@@ -15,6 +15,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from inference.bert_graph import UnsupportedArchitecture
+from keys import heartbeat
 from memory.exceptions import EmbeddingModelUnavailable
 from memory.index.embedding_models import EmbeddingModel, Kind, ModelFolder, OnnxModel, TorchModel
 
@@ -126,8 +127,9 @@ def _wants_gpu() -> bool:
 
 
 def _own_cores() -> int:
-    """This process's share of the cores, so that the worker processes of one server do not fight for them."""
-    return max(1, len(os.sched_getaffinity(0)) // max(1, settings.WEB_CONCURRENCY))
+    """The cores of this process: all of them for a command; a server's processes share them, and do not fight."""
+    processes = settings.WEB_CONCURRENCY if heartbeat.is_serving() else 1
+    return max(1, len(os.sched_getaffinity(0)) // max(1, processes))
 
 
 @receiver(setting_changed)

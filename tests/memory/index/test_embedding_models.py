@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.bert_graph import UnsupportedArchitecture
+from keys import heartbeat
 from memory.exceptions import EmbeddingModelUnavailable
 from memory.index import embedding
 from memory.index.embedding import bundled_directory, embed_passages, embed_query, get_embedding_model
@@ -151,6 +152,9 @@ def test_corrupt_weights_are_refused(variant: Path) -> None:
 
 def test_the_processes_of_a_server_share_the_cores(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding.os, "sched_getaffinity", lambda pid: set(range(8)))
+    settings.WEB_CONCURRENCY = 4
+    assert embedding._own_cores() == 8  # a command has them all
+    monkeypatch.setattr(heartbeat, "_role", "wsgi")
     for processes, cores in ((1, 8), (4, 2), (16, 1)):
         settings.WEB_CONCURRENCY = processes
         assert embedding._own_cores() == cores
