@@ -304,8 +304,10 @@ RERANK_DEVICE = env.str("RERANK_DEVICE", default="auto")
 RERANK_REQUIRE_GPU = env.bool("RERANK_REQUIRE_GPU", default=False)
 # How long an answer waits for its new order, in milliseconds.
 RERANK_TIMEOUT_MS = env.int("RERANK_TIMEOUT_MS", default=250)
-# replace: the cross-encoder's order. rrf: reciprocal rank fusion of it with the candidates' order.
+# replace: the cross-encoder's order. rrf: reciprocal rank fusion of it with the candidates' order. weighted: retrieval
+# score + RERANK_FUSION_WEIGHT · the cross-encoder's standardised score.
 RERANK_FUSION = env.str("RERANK_FUSION", default="replace")
+RERANK_FUSION_WEIGHT = env.float("RERANK_FUSION_WEIGHT", default=0.1)
 # Pairs and padded tokens of one forward; requests that may wait.
 RERANK_BATCH_SIZE = env.int("RERANK_BATCH_SIZE", default=32)
 RERANK_BATCH_TOKENS = env.int("RERANK_BATCH_TOKENS", default=16384)

@@ -20,6 +20,7 @@ E_GPU = "rerank.E006"
 BACKENDS = ("auto", "onnx", "torch", "remote")
 RANGES = {
     "RERANK_TIMEOUT_MS": (1, 10_000),
+    "RERANK_FUSION_WEIGHT": (0, 100),
     "RERANK_BATCH_SIZE": (1, 32),
     "RERANK_BATCH_TOKENS": (512, 1_000_000),
     "RERANK_QUEUE_SIZE": (1, 10_000),
@@ -37,7 +38,7 @@ def check_settings(
 
 
 def _choices() -> Iterator[CheckMessage]:
-    for name, choices in (("RERANK_BACKEND", BACKENDS), ("RERANK_FUSION", tuple(FUSIONS))):
+    for name, choices in (("RERANK_BACKEND", BACKENDS), ("RERANK_FUSION", FUSIONS)):
         if getattr(settings, name) not in choices:
             yield Error(f"{name} is none of {', '.join(choices)}.", hint=f"Set {name} to one of them.", id=E_CHOICE)
     device = settings.RERANK_DEVICE

@@ -6,6 +6,7 @@ from django.conf import settings
 
 from rerank.backends.pair_tokenizer import Limits
 from rerank.engine.breaker import Policy
+from rerank.ordering import Fusion
 from rerank.weights.files import ModelChoice
 
 SLOW_SHARE_OF_TIMEOUT = 0.8
@@ -22,6 +23,10 @@ def model_choice() -> ModelChoice:
 
 def token_limits() -> Limits:
     return Limits(pair=settings.RERANK_MAX_TOKENS, query=settings.RERANK_QUERY_TOKENS)
+
+
+def fusion() -> Fusion:
+    return Fusion(settings.RERANK_FUSION, settings.RERANK_FUSION_WEIGHT)
 
 
 def breaker_policy() -> Policy:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 
 from django.conf import settings
 
-from rerank import flag, metrics, runtime
+from rerank import config, flag, metrics, runtime
 from rerank.cross_encoder import LoadedCrossEncoder
 from rerank.engine.failures import describe
 from rerank.engine.jobs import Job
-from rerank.ordering import FUSIONS
 from rerank.outcomes import ModelUnavailable, RerankedResult, Reranking, Skipped, SkipReason
 
 logger = logging.getLogger(__name__)
@@ -45,9 +44,18 @@ async def maybe_rerank(query: str, candidates: Sequence[str]) -> list[str]:
     return [result.text for result in await rerank(query, candidates, settings.RERANK_TIMEOUT_MS)]
 
 
-async def rerank_with_reason(query: str, candidates: Sequence[str], *, timeout_ms: float | None = None) -> Reranking:
-    """As `rerank`, but tells the reason when the order is the candidates' own. Cancelling it drops the work."""
-    request = _Request(query, tuple(candidates or ()), _seconds(timeout_ms))
+async def rerank_with_reason(
+    query: str,
+    candidates: Sequence[str],
+    *,
+    timeout_ms: float | None = None,
+    retrieval_scores: Sequence[float] | None = None,
+) -> Reranking:
+    """As `rerank`, but tells the reason when the order is the candidates' own. Cancelling it drops the work.
+
+    `retrieval_scores`: those of the candidates, for weighted fusion, which without them fuses the two orders.
+    """
+    request = _request(query, candidates, timeout_ms, retrieval_scores)
     with _observed(request):
         if not await flag.ais_enabled():
             raise Skipped(SkipReason.DISABLED)
@@ -62,12 +70,18 @@ async def rerank_with_reason(query: str, candidates: Sequence[str], *, timeout_m
     return request.outcome
 
 
-def rerank_now(query: str, candidates: Sequence[str], *, timeout_ms: float | None = None) -> Reranking:
+def rerank_now(
+    query: str,
+    candidates: Sequence[str],
+    *,
+    timeout_ms: float | None = None,
+    retrieval_scores: Sequence[float] | None = None,
+) -> Reranking:
     """The synchronous twin for views. Shares engine, breaker and metrics with the coroutines.
 
     While the model loads it answers at once: a view's thread is not to be held by that.
     """
-    request = _Request(query, tuple(candidates or ()), _seconds(timeout_ms))
+    request = _request(query, candidates, timeout_ms, retrieval_scores)
     with _observed(request):
         if not flag.is_enabled():
             raise Skipped(SkipReason.DISABLED)
@@ -120,6 +134,7 @@ class _Request:
     query: str
     passages: tuple[str, ...]
     timeout: float
+    retrieval_scores: tuple[float, ...] | None = None
     started: float = field(default_factory=time.perf_counter)
     outcome: Reranking = Reranking((), None)  # of no candidates: neither reranked nor skipped
 
@@ -127,7 +142,14 @@ class _Request:
         return max(0.0, self.timeout - (time.perf_counter() - self.started))
 
     def take(self, scores: tuple[float, ...]) -> None:
-        self.outcome = Reranking(FUSIONS[settings.RERANK_FUSION](scores), scores)
+        self.outcome = Reranking(config.fusion().order(scores, self.retrieval_scores), scores)
+
+
+def _request(
+    query: str, candidates: Sequence[str], timeout_ms: float | None, retrieval_scores: Sequence[float] | None
+) -> _Request:
+    scores = None if retrieval_scores is None else tuple(retrieval_scores)
+    return _Request(query, tuple(candidates or ()), _seconds(timeout_ms), scores)
 
 
 def _seconds(timeout_ms: float | None) -> float:

@@ -1,13 +1,23 @@
-"""Reads a collection in BEIR's layout (Thakur et al., 2021): corpus.jsonl, queries.jsonl, qrels/<split>.tsv."""
+"""Reads a collection in BEIR's layout (Thakur et al., 2021): corpus.jsonl, queries.jsonl, qrels/<split>.tsv.
+
+A line of corpus.jsonl may also be a document as the API takes it, with `chunks`, which then stay as they are. A query
+may carry a `type`, beside its text or in its metadata. Documents without any text, which some BEIR collections have,
+are left out and counted.
+"""
 
 import json
+import re
 from collections.abc import Iterator
 from csv import DictReader
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from memory.documents.document import Document
+from memory.documents.document import Chunk, Document
 from memory.documents.lines import BadLine, parse_line
+
+# As decision 14 cut the sentences of SQuADShifts.
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 class BadDataset(ValueError):
@@ -16,29 +26,45 @@ class BadDataset(ValueError):
 
 @dataclass(frozen=True)
 class Query:
-    """A question and the documents that answer it, {doc_id: grade}."""
+    """A question and what answers it, {doc_id, or doc_id/chunk_index: grade}; `type` where its line names one."""
 
     query_id: str
     text: str
     judged: dict[str, int]
+    type: str | None = None
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Documents, chunked as an import chunks them, and the judged questions of one split."""
+    """Documents, chunked as an import chunks them, and the judged questions of one split. `empty`: ids left out."""
 
     name: str
+    split: str
     documents: list[Document]
     queries: list[Query]
+    empty: list[str] = field(default_factory=list)
+
+    @property
+    def chunks(self) -> Iterator[Chunk]:
+        """The chunks of all documents, in order."""
+        return (chunk for document in self.documents for chunk in document.chunks)
+
+    def by_sentence(self) -> "Collection":
+        """The same with a chunk a sentence."""
+        return replace(self, documents=[_by_sentence(document) for document in self.documents])
 
 
 def read_collection(directory: Path, split: str = "test", limit_queries: int | None = None) -> Collection:
     """Read a collection. Raises BadDataset."""
-    judged = dict(_judged(directory / "qrels" / f"{split}.tsv"))
+    path = directory / "qrels" / f"{split}.tsv"
+    if not path.is_file() and (others := sorted(each.stem for each in directory.glob("qrels/*.tsv"))):
+        raise BadDataset(f"{path}: No such file. Splits of this collection: {', '.join(others)}.")
+    judged = dict(_judged(path))
     queries = list(_queries(directory / "queries.jsonl", judged))
     if not queries:
         raise BadDataset(f"{directory}: no query of queries.jsonl is judged in qrels/{split}.tsv.")
-    return Collection(directory.resolve().name, list(_documents(directory / "corpus.jsonl")), queries[:limit_queries])
+    documents, empty = _documents(directory / "corpus.jsonl")
+    return Collection(directory.resolve().name, split, documents, queries[:limit_queries], empty)
 
 
 def _queries(path: Path, judged: dict[str, dict[str, int]]) -> Iterator[Query]:
@@ -46,17 +72,46 @@ def _queries(path: Path, judged: dict[str, dict[str, int]]) -> Iterator[Query]:
         try:
             value = json.loads(line)
             if value["_id"] in judged:
-                yield Query(value["_id"], value["text"], judged[value["_id"]])
-        except (ValueError, KeyError, TypeError):
+                yield Query(value["_id"], value["text"], judged[value["_id"]], _type(value))
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise BadDataset(f"{path}, line {number}: is no object with _id and text.") from None
 
 
-def _documents(path: Path) -> Iterator[Document]:
+def _type(value: dict[str, Any]) -> str | None:
+    named = value.get("type", (value.get("metadata") or {}).get("type"))
+    return None if named is None else str(named)
+
+
+def _documents(path: Path) -> tuple[list[Document], list[str]]:
+    """The documents, and the ids of those without any text."""
+    documents, empty = [], []
     for number, line in enumerate(_lines(path), start=1):
         try:
-            yield parse_line(line)
+            nameless = _id_without_text(line)
+            if nameless is None:
+                documents.append(parse_line(line))
+            else:
+                empty.append(nameless)
         except BadLine as reason:
             raise BadDataset(f"{path}, line {number}: {reason}") from None
+    return documents, empty
+
+
+def _id_without_text(line: bytes) -> str | None:
+    """The id of a BEIR document that has neither text nor title, else None."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None  # parse_line says what is wrong with it
+    if not isinstance(value, dict) or not isinstance(value.get("_id"), str):
+        return None
+    texts = [value.get(name) or "" for name in ("title", "text")]
+    return value["_id"] if all(isinstance(text, str) and not text.strip() for text in texts) else None
+
+
+def _by_sentence(document: Document) -> Document:
+    pieces = [piece for chunk in document.chunks for piece in _SENTENCE_END.split(chunk.text)]
+    return replace(document, chunks=tuple(Chunk(piece) for piece in pieces if piece.strip()))
 
 
 def _judged(path: Path) -> Iterator[tuple[str, dict[str, int]]]:

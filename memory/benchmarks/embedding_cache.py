@@ -1,6 +1,12 @@
-"""Caches the embeddings of a public collection in a folder between runs. They are never a user's."""
+"""Caches the embeddings of a public collection in a folder between runs. They are never a user's.
 
-from collections.abc import Sequence
+One SQLite file, {key of model and text: float32 bytes}, written batch by batch: a run that was stopped goes on where
+it stopped, a text that stands in two collections is embedded once, and two runs may share the folder.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,25 +17,47 @@ from memory.benchmarks.command import progress
 from memory.index.embedding import embed_passages
 
 BATCH = 256
+FILE = "embeddings.sqlite3"
+KEYS_A_QUERY = 500  # parameters of one SELECT
 
 
 def embeddings(texts: Sequence[str], label: str, *, cache: Path | None, verbosity: int = 1) -> np.ndarray:
-    """Vectors of the texts, float32 (n, d), read from or written to `cache` under a name made of model and texts."""
-    path = cache / f"{label}-{_digest(texts)}.npy" if cache else None
-    if path and path.is_file():
-        return np.asarray(np.load(path))
+    """Vectors of the texts, float32 (n, d), of which those in the folder `cache` are read and the others written."""
+    if cache is None:
+        return _stacked([vectors for _, vectors in _embedded(texts, label, verbosity)])
+    cache.mkdir(parents=True, exist_ok=True)
+    keys = [_key(text) for text in texts]
+    with closing(sqlite3.connect(cache / FILE, timeout=60)) as file:
+        file.execute("CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
+        known = _read(file, keys)
+        missing = [text for text, key in dict(zip(texts, keys, strict=True)).items() if key not in known]
+        for batch, vectors in _embedded(missing, label, verbosity):
+            rows = {_key(text): vector.tobytes() for text, vector in zip(batch, vectors, strict=True)}
+            with file:
+                file.executemany("INSERT OR IGNORE INTO embeddings VALUES (?, ?)", rows.items())
+            known |= rows
+    return _stacked([np.frombuffer(known[key], dtype=np.float32)[None] for key in keys])
+
+
+def _embedded(texts: Sequence[str], label: str, verbosity: int) -> Iterator[tuple[Sequence[str], np.ndarray]]:
     batches = [texts[first : first + BATCH] for first in range(0, len(texts), BATCH)]
-    bar = progress(batches, f"Embedding {len(texts):,} {label}", verbosity=verbosity, unit="batch")
-    vectors = np.concatenate([embed_passages(batch) for batch in bar])
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.save(file, vectors)
-    return vectors
+    for batch in progress(batches, f"Embedding {len(texts):,} {label}", verbosity=verbosity, unit="batch"):
+        yield batch, np.asarray(embed_passages(batch), dtype=np.float32)
 
 
-def _digest(texts: Sequence[str]) -> str:
-    digest = sha256(settings.MEMORY_EMBEDDING_MODEL.encode("utf-8"))
-    for text in texts:
-        digest.update(len(text).to_bytes(8, "big") + text.encode("utf-8"))
-    return digest.hexdigest()[:16]
+def _read(file: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    for first in range(0, len(keys), KEYS_A_QUERY):
+        part = keys[first : first + KEYS_A_QUERY]
+        marks = ",".join("?" * len(part))
+        found |= dict(file.execute(f"SELECT key, vector FROM embeddings WHERE key IN ({marks})", part))  # noqa: S608
+    return found
+
+
+def _stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.empty((0, settings.MEMORY_EMBEDDING_DIM), dtype=np.float32)
+
+
+def _key(text: str) -> bytes:
+    model = settings.MEMORY_EMBEDDING_MODEL.encode("utf-8")
+    return sha256(len(model).to_bytes(8, "big") + model + text.encode("utf-8")).digest()[:16]

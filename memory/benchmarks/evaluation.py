@@ -1,88 +1,82 @@
 """Measures the quality of answers on a judged collection, through the code that answers the query endpoint."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 from django.conf import settings
 
+from memory.benchmarks import quality
+from memory.benchmarks.asking import Questions, Run, Unit, Users, keyword_baseline, oracle, rerank_candidates, retrieve
 from memory.benchmarks.beir import Collection, Query
 from memory.benchmarks.command import progress
 from memory.benchmarks.embedding_cache import embeddings
-from memory.benchmarks.ranking import ndcg, recall, reciprocal_rank
-from memory.benchmarks.report import Report, Row, Target, at_least, more_than
+from memory.benchmarks.report import Report
 from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
 from memory.benchmarks.timing import latencies
 from memory.documents.document import Document
 from memory.index.embedding import embed_query
 from memory.indexing import index_documents
-from memory.search.retrieval import CANDIDATES, query_memories
-from memory.search.search_parameters import Weights
+from memory.search.retrieval import CANDIDATES
 from rerank import get_cross_encoder
+from rerank.ordering import Fusion
 from rerank.outcomes import ModelUnavailable
 
-RERANKED = "rerank"
-MODES = ("dense", "lexical", "hybrid", RERANKED)
-RECALL_DEPTHS = (5, 10, CANDIDATES)
+HYBRID, RERANKED = quality.REFERENCE, "rerank"
+MODES = ("dense", "lexical", HYBRID, RERANKED)
 BATCH = 250
 TIMED_EMBEDDINGS = 50
-# What the retrieval of this product has to reach: nDCG@10 of hybrid.
-HYBRID_NDCG = {"scifact": 0.73}
-COUNTING = (
-    f"Counted over documents, each at the place of its best chunk among the {CANDIDATES} candidates that the query"
-    " endpoint finds; nDCG with linear gain, MRR over the same candidates."
+COUNTED = {
+    Unit.DOCUMENT: f"Counted over documents, each at the place of its best chunk among the {CANDIDATES} candidates"
+    f" that the query endpoint finds. chunks@{CANDIDATES}: the share of the relevant documents' chunks among these.",
+    Unit.CHUNK: f"Counted over chunks, among the {CANDIDATES} candidates that the query endpoint finds.",
+}
+MEASURED = (
+    "nDCG with linear gain, MRR over the same candidates. recall: the share of the relevant that is found; recall_any:"
+    " of the questions for which any is found; recall_all: of those for which all are."
 )
-LATENCY = (
-    "dense = cosine alone, lexical = keywords alone, hybrid = as the installation weighs them, rerank = hybrid, put in"
-    " order by the cross-encoder. p50 and p95 are of one question, its embedding given, until its matches are opened."
+MODES_EXPLAINED = (
+    "bm25 = keywords over plain text, outside of the product. dense = cosine alone, lexical = the sealed keywords"
+    " alone, hybrid = as the installation weighs them, oracle = the best order of hybrid's candidates, rerank = these"
+    " candidates in the cross-encoder's order (replace) or in one fused of both. p50 and p95 are of one question, its"
+    " embedding given, until its matches are opened, and scored where they are reranked."
 )
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to evaluate. `separator` ends the prefix of an id that names its tenant; None: everything is one tenant's."""
+    """How to evaluate. `separator` ends the prefix of an id that names its tenant; None: everything is one tenant's.
+    `fusion_weights`: those that weighted fusion is measured with; none: that of RERANK_FUSION_WEIGHT."""
 
     modes: Sequence[str] = MODES
+    unit: Unit = Unit.DOCUMENT
+    fusion_weights: Sequence[float] = ()
     separator: str | None = None
     cache: Path | None = None
     keep: bool = False
     verbosity: int = 1
 
 
-@dataclass
-class Asked:
-    """The outcome of one mode: a ranking and a time in ms per query, and how often reranking was skipped, by reason."""
-
-    rankings: list[list[str]]
-    milliseconds: list[float]
-    skipped: Counter[str]
-
-
-@dataclass(frozen=True)
-class Users:
-    """User ids by document id and by query id, kept apart because a document and a query may have the same id."""
-
-    of_document: dict[str, str]
-    of_query: dict[str, str]
-
-
 def evaluate(collection: Collection, options: Options) -> Report:
     """Store the collection for throw-away users, ask its questions in every mode, and erase it again."""
     users = tenants(collection, options.separator)
-    questions = embeddings(
-        [query.text for query in collection.queries], "queries", cache=options.cache, verbosity=options.verbosity
-    )
-    report = Report(f"evaluate {collection.name}", notes=[COUNTING, LATENCY])
+    asked = [query.text for query in collection.queries]
+    vectors = embeddings(asked, "queries", cache=options.cache, verbosity=options.verbosity)
+    questions = Questions(collection, users, vectors, options.unit, options.verbosity)
+    report = Report(f"evaluate {collection.name}, split {collection.split}")
+    report.notes += [COUNTED[options.unit], MEASURED, MODES_EXPLAINED]
     with throwaway_tenants(sorted({*users.of_document.values(), *users.of_query.values()}), keep=options.keep):
         rate = store(collection, users, options)
-        for mode in options.modes:
-            _evaluate_mode(report, mode, collection, users, questions, options.verbosity)
-    report.targets = targets(collection.name, report.results)
-    report.notes += [_size(collection, users, rate), _embedding_time(collection.queries)]
+        runs = list(_runs(questions, options, report.notes))
+    report.results = [quality.quality(run, collection.queries) for run in runs]
+    report.sections = {
+        "by_type": quality.by_type(runs, collection.queries),
+        "differences": quality.differences(runs, collection.queries),
+    }
+    report.targets = quality.targets(collection.name, report.results)
+    report.notes += [*_left_out(collection), _size(collection, users, rate), _embedding_time(collection.queries)]
     return report
 
 
@@ -111,7 +105,7 @@ def tenants(collection: Collection, separator: str | None) -> Users:
 
 def store(collection: Collection, users: Users, options: Options) -> float:
     """Index every document with its embeddings; returns chunks per second, embedding not included."""
-    texts = [chunk.text for document in collection.documents for chunk in document.chunks]
+    texts = [chunk.text for chunk in collection.chunks]
     vectors = iter(embeddings(texts, "passages", cache=options.cache, verbosity=options.verbosity))
     by_user: dict[str, list[Document]] = {}
     for document in collection.documents:
@@ -128,90 +122,41 @@ def store(collection: Collection, users: Users, options: Options) -> float:
     return len(texts) / (perf_counter() - started)
 
 
-def weights_of(mode: str) -> Weights:
-    """The weights of a mode: cosine alone, keywords alone, or those of the settings."""
-    if mode == "dense":
-        return Weights(dense=1.0, lexical=0.0, neighbour=0.0)
-    if mode == "lexical":
-        return Weights(dense=0.0, lexical=1.0, neighbour=0.0)
-    return Weights.configured()
+def _runs(questions: Questions, options: Options, notes: list[str]) -> Iterator[Run]:
+    """The baseline, then every mode that was asked for and can be measured; `notes` says which could not."""
+    yield keyword_baseline(questions)
+    for mode in options.modes:
+        if mode == RERANKED:
+            yield from _reranked(questions, options, notes)
+            continue
+        run = retrieve(questions, mode)
+        yield run
+        if mode == HYBRID:
+            yield oracle(questions, run)
 
 
-def ask(
-    queries: Sequence[Query],
-    users: Mapping[str, str],
-    questions: np.ndarray,
-    *,
-    mode: str,
-    verbosity: int = 1,
-) -> Asked:
-    """Ask every question of its user; `questions` are the embeddings, float32 (n, d)."""
-    asked = Asked([], [], Counter())
-    pairs = zip(queries, questions, strict=True)
-    weights = weights_of(mode)
-    for query, vector in progress(pairs, f"Asking, {mode}", verbosity=verbosity, unit="query", total=len(queries)):
-        started = perf_counter()
-        result = query_memories(
-            user_id=users[query.query_id],
-            query=query.text,
-            top_k=CANDIDATES,
-            embedding=vector,
-            weights=weights,
-            rerank=mode == RERANKED,
-        )
-        asked.milliseconds.append((perf_counter() - started) * 1000)
-        asked.rankings.append(list(dict.fromkeys(match.doc_id for match in result.matches)))
-        if mode == RERANKED and result.skip_reason:
-            asked.skipped[result.skip_reason.value] += 1
-    return asked
+def _reranked(questions: Questions, options: Options, notes: list[str]) -> list[Run]:
+    try:
+        backend = get_cross_encoder().backend
+    except ModelUnavailable as reason:
+        notes.append(f"{RERANKED} was not measured: {reason}")
+        return []
+    weights = options.fusion_weights or [settings.RERANK_FUSION_WEIGHT]
+    fusions = {f"{RERANKED} {name}": Fusion(name) for name in ("replace", "rrf")}
+    fusions |= {f"{RERANKED} weighted {weight:g}": Fusion("weighted", weight) for weight in weights}
+    notes.append(f"{RERANKED}: {settings.RERANK_MODEL} by {backend.name}; as served: {settings.RERANK_FUSION}.")
+    return rerank_candidates(questions, backend.predict, fusions)
 
 
-def quality(mode: str, queries: Sequence[Query], asked: Asked) -> Row:
-    """One row of means over the queries, and latencies in ms."""
-    pairs = [(ranked, query.judged) for ranked, query in zip(asked.rankings, queries, strict=True)]
-    return {
-        "mode": mode,
-        "queries": len(queries),
-        "ndcg@10": _mean(ndcg(*pair) for pair in pairs),
-        **{f"recall@{depth}": _mean(recall(*pair, depth) for pair in pairs) for depth in RECALL_DEPTHS},
-        "mrr": _mean(reciprocal_rank(*pair) for pair in pairs),
-        **{f"{name}_ms": value for name, value in latencies(asked.milliseconds, 50, 95).items()},
-    }
-
-
-def targets(name: str, rows: Sequence[Row]) -> list[Target]:
-    """Hybrid above embedding alone, and the collection's own bound where it has one."""
-    scores = {row["mode"]: row["ndcg@10"] for row in rows}
-    found = []
-    if "hybrid" in scores and name in HYBRID_NDCG:
-        found.append(at_least(f"{name}: nDCG@10 of hybrid", scores["hybrid"], HYBRID_NDCG[name]))
-    if "hybrid" in scores and "dense" in scores:
-        found.append(more_than(f"{name}: nDCG@10 of hybrid above dense", scores["hybrid"], scores["dense"]))
-    return found
-
-
-def _evaluate_mode(
-    report: Report,
-    mode: str,
-    collection: Collection,
-    users: Users,
-    questions: np.ndarray,
-    verbosity: int,
-) -> None:
-    if mode == RERANKED:
-        try:
-            get_cross_encoder()
-        except ModelUnavailable as reason:
-            report.notes.append(f"{mode} was not measured: {reason}")
-            return
-    asked = ask(collection.queries, users.of_query, questions, mode=mode, verbosity=verbosity)
-    report.results.append(quality(mode, collection.queries, asked))
-    for skip_reason, count in asked.skipped.items():
-        report.notes.append(f"{mode}: {count} of {len(questions)} questions kept the retrieval order ({skip_reason}).")
+def _left_out(collection: Collection) -> Iterator[str]:
+    if collection.empty:
+        shown = ", ".join(collection.empty[:5])
+        more = ", …" if len(collection.empty) > 5 else ""
+        yield f"{len(collection.empty):,} documents without any text were left out: {shown}{more}."
 
 
 def _size(collection: Collection, users: Users, rate: float) -> str:
-    chunks = sum(len(document.chunks) for document in collection.documents)
+    chunks = sum(1 for _ in collection.chunks)
     count = len(set(users.of_document.values()))
     return (
         f"{len(collection.documents):,} documents in {chunks:,} chunks for {count:,} users,"
@@ -230,7 +175,3 @@ def _embedding_time(queries: Sequence[Query]) -> str:
         f"Embedding a question with {settings.MEMORY_EMBEDDING_MODEL}: p50 {shown['p50']:.1f} ms,"
         f" p95 {shown['p95']:.1f} ms, not in the latencies above."
     )
-
-
-def _mean(values: Iterator[float]) -> float:
-    return float(np.mean(list(values)))

@@ -4,6 +4,8 @@ As JSON one object, the same for every command:
 
     {"benchmark", "machine", "versions", "results": [{…}, …], "targets": [{name, value, unit, bound, ok}, …], "notes"}
 
+and, beside these, the sections that a benchmark adds, each a list of rows of its own.
+
 A target that was missed is reported as missed; one that was not measured is left out.
 """
 
@@ -70,7 +72,8 @@ def describe_versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
 
 @dataclass
 class Report:
-    """The outcome of one benchmark. `results` are rows of plain values with the same keys, as the table shows them."""
+    """The outcome of one benchmark. `results` are rows of plain values with the same keys, as the table shows them;
+    `sections` more of them, by a name that becomes a key of the JSON object."""
 
     benchmark: str
     results: list[Row] = field(default_factory=list)
@@ -78,6 +81,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=describe_versions)
     machine: dict[str, Any] = field(default_factory=describe_machine)
+    sections: dict[str, list[Row]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The one object that `--json` prints."""
@@ -86,14 +90,16 @@ class Report:
             "machine": self.machine,
             "versions": self.versions,
             "results": [dict(row) for row in self.results],
+            **{name: [dict(row) for row in rows] for name, rows in self.sections.items()},
             "targets": [asdict(target) for target in self.targets],
             "notes": self.notes,
         }
 
     def as_text(self) -> str:
-        """The report for people: the rows as tables, then each target with its verdict, then the notes."""
+        """The report for people: rows and sections as tables, then each target with its verdict, then the notes."""
         parts = [f"{self.benchmark}\n{_line(self.machine)}\n{_line(self.versions)}"]
         parts += [table(rows) for rows in _alike(self.results)]
+        parts += [f"{name}\n{table(rows)}" for name, rows in self.sections.items() if rows]
         if self.targets:
             parts.append(table([_verdict(target) for target in self.targets]))
         parts += [f"Note: {note}" for note in self.notes]

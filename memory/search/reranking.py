@@ -13,7 +13,11 @@ def reorder(query: str, candidates: Sequence[Match], *, wanted: bool) -> tuple[l
     Never raises on account of the reranker, and takes RERANK_TIMEOUT_MS at most. `wanted`: the caller's own choice.
     """
     texts = [candidate.text for candidate in candidates]
-    reranking = rerank_now(query, texts) if wanted else Reranking.skipped(len(texts), SkipReason.DISABLED)
+    if wanted:
+        scores = [candidate.retrieval_score for candidate in candidates]
+        reranking = rerank_now(query, texts, retrieval_scores=scores)
+    else:
+        reranking = Reranking.skipped(len(texts), SkipReason.DISABLED)
     if reranking.scores is None:
         return [candidates[index] for index in reranking.order], reranking
     return [replace(candidates[index], score=reranking.scores[index]) for index in reranking.order], reranking

@@ -1,12 +1,13 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank.backends.text_cleaning import clean
 from rerank.engine.batching import plan_forwards
 from rerank.latency import LatencyWindow
-from rerank.ordering import FUSIONS, by_reciprocal_rank, by_score
+from rerank.ordering import FUSIONS, Fusion, by_reciprocal_rank, by_score, by_weighted_sum
 
-scores = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=60)
+scores = st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), max_size=60)  # as models give them
 
 
 def test_ties_keep_the_candidates_order() -> None:
@@ -22,10 +23,24 @@ def test_fusion_keeps_what_both_orders_agree_on_and_moves_less_than_replacement(
     assert by_reciprocal_rank([3.0, 2.0, 1.0]) == (0, 1, 2)
 
 
+def test_weighted_fusion_adds_the_standardised_score() -> None:
+    # Scores 1, 2, 3 standardise to -1.22, 0, 1.22: the last gains 2.45 weights on the first.
+    retrieved = [0.5, 0.4, 0.3]
+    assert by_weighted_sum([1.0, 2.0, 3.0], retrieved, 0.08) == (0, 1, 2)
+    assert by_weighted_sum([1.0, 2.0, 3.0], retrieved, 0.09) == (2, 1, 0)
+    assert by_weighted_sum([1001.0, 2001.0, 3001.0], retrieved, 0.09) == (2, 1, 0)  # whatever the model's scale
+    assert by_weighted_sum([7.0, 7.0, 7.0], retrieved, 5.0) == (0, 1, 2)
+
+
+def test_weighted_fusion_without_retrieval_scores_fuses_the_places() -> None:
+    assert Fusion("weighted", 0.1).order([0.0, 1.0, 2.0, 9.0]) == by_reciprocal_rank([0.0, 1.0, 2.0, 9.0])
+
+
+@pytest.mark.parametrize("name", FUSIONS)
 @given(scores)
-def test_every_fusion_is_a_permutation(values: list[float]) -> None:
-    for fuse in FUSIONS.values():
-        assert sorted(fuse(values)) == list(range(len(values)))
+def test_every_fusion_is_a_permutation(name: str, values: list[float]) -> None:
+    for retrieved in (None, [1 / (1 + place) for place in range(len(values))]):
+        assert sorted(Fusion(name, 0.1).order(values, retrieved)) == list(range(len(values)))
 
 
 @given(st.lists(st.integers(1, 512), max_size=80))

@@ -63,6 +63,14 @@ class TestReranking:
         serve_with(FakeBackend())
         assert rerank_now("q", ["a =0", "b =1", "c =2", "d =9"]).order == (0, 3, 1, 2)
 
+    def test_weighted_fusion_knows_the_retrieval_scores(self, settings: Settings) -> None:
+        settings.RERANK_FUSION, settings.RERANK_FUSION_WEIGHT = "weighted", 0.05
+        serve_with(FakeBackend())
+        texts, retrieved = ["a =0", "b =1", "c =2", "d =9"], [0.9, 0.5, 0.49, 0.3]
+        assert rerank_now("q", texts, retrieval_scores=retrieved).order == (0, 2, 1, 3)
+        reranking = run(rerank_with_reason("q", texts, retrieval_scores=retrieved))
+        assert (reranking.order, reranking.scores) == ((0, 2, 1, 3), (0.0, 1.0, 2.0, 9.0))
+
     def test_nothing_in_nothing_out(self) -> None:
         backend = FakeBackend()
         serve_with(backend)

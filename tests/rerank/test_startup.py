@@ -103,6 +103,7 @@ class TestChecks:
         [
             ("RERANK_BACKEND", "tensorflow", checks.E_CHOICE),
             ("RERANK_FUSION", "sum", checks.E_CHOICE),
+            ("RERANK_FUSION_WEIGHT", -0.1, checks.E_RANGE),
             ("RERANK_DEVICE", "gpu", checks.E_CHOICE),
             ("RERANK_BACKEND", "remote", checks.E_REMOTE),
             ("RERANK_BATCH_SIZE", 33, checks.E_RANGE),

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from memory.benchmarks.asking import Unit
 from memory.benchmarks.beir import BadDataset, read_collection
 from memory.benchmarks.command import BenchmarkCommand
 from memory.benchmarks.evaluation import MODES, Options, evaluate
@@ -14,7 +15,7 @@ from memory.exceptions import EmbeddingModelUnavailable
 
 
 class Command(BenchmarkCommand):
-    help = "Measure nDCG@10, recall, MRR and latency on a collection in BEIR's layout, for throw-away users."
+    help = "Measure the quality of answers, and their latency, on a judged collection in BEIR's layout."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
@@ -23,6 +24,21 @@ class Command(BenchmarkCommand):
         )
         parser.add_argument("--split", default="test", help="which qrels file (default: test)")
         parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="default: all four")
+        parser.add_argument(
+            "--unit",
+            choices=[unit.value for unit in Unit],
+            default=Unit.DOCUMENT.value,
+            help="what the qrels judge: documents (default), or chunks, by ids of the form doc_id/chunk_index",
+        )
+        parser.add_argument("--sentences", action="store_true", help="store every sentence as a chunk of its own")
+        parser.add_argument(
+            "--fusion-weights",
+            nargs="+",
+            type=float,
+            default=[],
+            metavar="WEIGHT",
+            help="weights of weighted fusion to measure (default: RERANK_FUSION_WEIGHT)",
+        )
         parser.add_argument("--limit-queries", type=int, help="ask the first N judged queries only")
         parser.add_argument(
             "--per-tenant-prefix",
@@ -38,9 +54,11 @@ class Command(BenchmarkCommand):
         try:
             collection = read_collection(options["dataset"], options["split"], options["limit_queries"])
             return evaluate(
-                collection,
+                collection.by_sentence() if options["sentences"] else collection,
                 Options(
                     modes=options["modes"],
+                    unit=Unit(options["unit"]),
+                    fusion_weights=options["fusion_weights"],
                     separator=options["per_tenant_prefix"],
                     cache=options["cache"],
                     keep=options["keep"],

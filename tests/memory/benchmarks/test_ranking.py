@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from memory.benchmarks.ranking import ndcg, recall, reciprocal_rank
+from memory.benchmarks.ranking import difference, ndcg, recall, recall_all, recall_any, reciprocal_rank
 
 JUDGED = {"a": 2, "b": 1, "c": 0}
 
@@ -27,3 +27,19 @@ def test_recall_counts_relevant_documents_only() -> None:
 def test_reciprocal_rank_is_that_of_the_first_relevant_document() -> None:
     assert reciprocal_rank(["c", "x", "b", "a"], JUDGED) == pytest.approx(1 / 3)
     assert reciprocal_rank(["c"], JUDGED) == 0.0
+
+
+def test_recall_of_any_and_of_all() -> None:
+    assert [recall_any(["x", "b", "a"], JUDGED, depth) for depth in (1, 2, 3)] == [0.0, 1.0, 1.0]
+    assert [recall_all(["x", "b", "a"], JUDGED, depth) for depth in (1, 2, 3)] == [0.0, 0.0, 1.0]
+
+
+def test_a_difference_comes_with_the_interval_of_its_queries() -> None:
+    steady = difference([0.6] * 50, [0.5] * 50)
+    assert steady == pytest.approx((0.1, 0.1, 0.1))
+    mean, low, high = difference([1.0, 0.0] * 100, [0.5] * 200)
+    assert mean == 0.0
+    # Each query differs by a half: the standard error of 200 is 0.0354, 1.96 of it 0.069.
+    assert low == pytest.approx(-0.069, abs=0.01)
+    assert high == pytest.approx(0.069, abs=0.01)
+    assert difference([1.0, 0.0] * 100, [0.5] * 200) == (mean, low, high)  # the same seed

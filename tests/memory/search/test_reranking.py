@@ -107,6 +107,16 @@ def test_fusion_weighs_both_orders(client: Client, settings: Settings) -> None:
     assert doc_ids(answer) == ["doc-0", "doc-4", "doc-1", "doc-3", "doc-2"]
 
 
+def test_weighted_fusion_adds_to_the_retrieval_score(client: Client, settings: Settings) -> None:
+    settings.RERANK_FUSION, settings.RERANK_FUSION_WEIGHT = "weighted", 0.2
+    serve_with(FakeBackend())
+    answer = ask(client)
+    kept = [match["retrieval_score"] + 0.2 * (match["score"] - 2.0) / 2.0**0.5 for match in answer["matches"]]
+    assert answer["reranked"]
+    assert kept == sorted(kept, reverse=True)
+    assert doc_ids(answer) == ["doc-1", "doc-4", "doc-0", "doc-2", "doc-3"]
+
+
 def test_nothing_found_is_neither_reranked_nor_skipped(client: Client) -> None:
     serve_with(FakeBackend())
     answer = ask(client, doc_id="none")
@@ -125,7 +135,7 @@ def test_rerank_is_a_boolean(client: Client, value: Any) -> None:
 def test_no_transaction_is_open_while_the_model_works(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     open_blocks: list[bool] = []
 
-    def look(query: str, texts: list[str]) -> Reranking:
+    def look(query: str, texts: list[str], **scores: Any) -> Reranking:
         open_blocks.append(connection.in_atomic_block)
         return Reranking(tuple(range(len(texts))), (0.0,) * len(texts))
 
