@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
+from memory.mcp.views import MCPView
 from memory.tenancy.admin_page import tenants
 from project.health import healthz, readyz
 from project.metrics import metrics, rerank_metrics
@@ -15,6 +16,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("api/v1/rerank/metrics", rerank_metrics, name="rerank-metrics"),
     path("api/v1/", include("memory.api.urls")),
+    path("api/mcp", MCPView.as_view(), name="mcp"),
     path("healthz", healthz, name="healthz"),
     path("readyz", readyz, name="readyz"),
     path("metrics", metrics, name="metrics"),

@@ -28,6 +28,7 @@ ROOMS = (
     "models",
     "verbs",
     "api",
+    "mcp",
     "benchmarks",
     "shell",
 )

@@ -1,0 +1,81 @@
+"""What the tools take, and what they give where the API has no shape for it."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from memory.api.serializers import DEFAULT_PAGE, DEFAULT_TOP_K, MAX_PAGE, Cursor
+from memory.documents.fields import (
+    ExactBoolean,
+    ExactInteger,
+    ExactLine,
+    ExactText,
+    Metadata,
+    MetadataFilter,
+    StrictSerializer,
+)
+from memory.documents.shape import MAX_DOC_ID_BYTES, MAX_SOURCE_BYTES
+
+MAX_TOP_K = 50
+
+
+class AddInput(StrictSerializer):
+    text = ExactText(limit="MEMORY_MAX_TEXT_BYTES", help_text="What to remember.")
+    id = ExactLine(limit=MAX_DOC_ID_BYTES, required=False, help_text="A name of yours; made up when left out.")
+    source = ExactLine(  # type: ignore[assignment]
+        limit=MAX_SOURCE_BYTES, required=False, help_text="Where it is from, such as chat or mail."
+    )
+    metadata = Metadata(required=False)
+
+
+class SearchInput(StrictSerializer):
+    query = ExactText(limit="MEMORY_MAX_QUERY_BYTES", help_text="A question, or what to look for.")
+    top_k = ExactInteger(min_value=1, max_value=MAX_TOP_K, default=DEFAULT_TOP_K)
+    filters = MetadataFilter(required=False)
+
+
+class ListInput(StrictSerializer):
+    limit = ExactInteger(min_value=1, max_value=MAX_PAGE, default=DEFAULT_PAGE)
+    cursor = Cursor(required=False, help_text="`next_cursor` of the page before.")
+
+
+class MemoryInput(StrictSerializer):
+    memory_id = serializers.UUIDField()
+
+
+class DeleteAllInput(StrictSerializer):
+    confirm = ExactBoolean(help_text="true")
+
+    def validate_confirm(self, value: bool) -> bool:
+        if not value:
+            raise serializers.ValidationError("Nothing was deleted: this must be true.")
+        return value
+
+
+class ConnectorSearchInput(StrictSerializer):
+    query = ExactText(limit="MEMORY_MAX_QUERY_BYTES")
+
+
+class ConnectorFetchInput(StrictSerializer):
+    id = serializers.UUIDField()
+
+
+class AddedOutput(serializers.Serializer[Any]):
+    id = serializers.CharField(help_text="The document's name.")
+    memory_ids = serializers.ListField(child=serializers.UUIDField(), help_text="Of its pieces, in order.")
+    replaced = serializers.IntegerField(help_text="Memories that stood under the id before.")
+
+
+class ConnectorResultOutput(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    title = serializers.CharField()
+    url = serializers.CharField()
+
+
+class ConnectorSearchOutput(serializers.Serializer[Any]):
+    results = ConnectorResultOutput(many=True)
+
+
+class ConnectorFetchOutput(ConnectorResultOutput):
+    text = serializers.CharField()
+    metadata = serializers.DictField(child=serializers.JSONField())
