@@ -18,7 +18,7 @@ from memory import metrics
 from memory.documents.document import Document, refuse_invalid
 from memory.index import rows
 from memory.index.embedding import embed_passages
-from memory.index.recipe import Recipe, configured, recorded
+from memory.index.recipe import Recipe, configured, for_new_embeddings, recorded
 from memory.index.rows import ChunkRow, PlainChunk, build_rows, refuse_invalid_chunk
 from memory.index.tail import has_outgrown, keep_up
 from memory.index.vectors import as_embedding, as_embeddings
@@ -59,7 +59,8 @@ def index_documents(*, user_id: str, documents: Sequence[Document]) -> list[Inde
     with metrics.stage("index", "write"), tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
         tenant = tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())
         replaced = _delete_old(cursor, user_hash, documents)
-        sealed = _seal(user_hash, embedded, replaced, recorded(tenant.recipe))
+        recipe = for_new_embeddings(recorded(tenant.recipe))
+        sealed = _seal(user_hash, embedded, replaced, recipe)
         ids = rows.insert_rows(cursor.connection, user_hash, sealed)
         if change := len(ids) - sum(count for count, _ in replaced.values()):
             cursor.execute(*tenant_row.count(user_hash, change))
@@ -104,7 +105,8 @@ async def index_memory_chunk(
             await cursor.execute(rows.NEXT_PLACE, [user_hash, doc_id])
             (place,) = await cursor.fetchone() or (0,)
             placed = [replace(chunk, chunk_index=place)]
-            sealed = list(build_rows(user_hash, placed, original[np.newaxis], recorded(tenant.recipe)))
+            recipe = for_new_embeddings(recorded(tenant.recipe))
+            sealed = list(build_rows(user_hash, placed, original[np.newaxis], recipe))
             (chunk_id,) = await rows.insert_rows_async(conn, user_hash, sealed)
             await cursor.execute(*tenant_row.count(user_hash, 1))
     metrics.CHUNKS_INDEXED.inc()

@@ -229,6 +229,8 @@ class MemoryVector(TenantModel):
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     labels = ArrayField(models.BigIntegerField(), default=list)
     outgrown = models.BooleanField(default=False, db_default=False)
+    # By which recipe this row was made searchable (memory.index.recipe.Recipe.id); 0: from before rows told.
+    recipe_id = models.BigIntegerField(default=0, db_default=0, editable=False)
 
     class Meta(TenantModel.Meta):
         db_table = "memory_vectors"

@@ -149,6 +149,7 @@ def _plain_rows(document: Document) -> Iterator[ChunkRow]:
             embedding=vector,
             lexical=None,
             labels="{}",
+            recipe_id=0,
         )
 
 

@@ -18,7 +18,8 @@
     stale_settings   notices tenants that were indexed by other settings
     tail             indexes a large tenant's newest rows in the vector graph and the postings
     dry_run          runs every statement of the write path once and takes it back
-    reindexing       makes a tenant's rows searchable anew
+    reindexing       tenants that the settings do not describe, brought over one by one
+    tenant_reindex   one tenant brought to another recipe, while it is read and written
 
 Imports `sealing`, `tenancy` and `memory.rls`; no other room.
 """

@@ -17,6 +17,7 @@ from memory.index.rows import CHUNKS, SEALED_COLUMNS, VECTORS, PlainChunk, build
 from memory.index.stored_rows import READ_BEHIND, READ_SOME, read
 from memory.index.tables import insert
 from memory.index.tail import TERMS, Posting, index_rows_of_tail
+from memory.index.tenant_reindex import LOCKED_VERSIONS, NEWEST, TODO
 from memory.rls import tenant_transaction
 from memory.security import UserHash
 from memory.tenancy import tenant_row
@@ -60,6 +61,9 @@ def _steps(cursor: psycopg.Cursor[Any], user_hash: UserHash) -> Iterator[tuple[s
     yield "moving rows into the indexes", lambda: index_rows_of_tail(cursor, user_hash, FEW)
     yield "updating vectors", execute(*VECTORS.updating(user_hash, sealed, vector_columns, also="outgrown = false"))
     yield "updating seals", execute(*CHUNKS.updating(user_hash, sealed, SEALED_COLUMNS))
+    yield "finding rows to reindex", execute(TODO, [user_hash, ids[0], ids[-1], 0, False, [], FEW])
+    yield "finding the newest row", execute(NEWEST, [user_hash])
+    yield "locking rows with their versions", execute(LOCKED_VERSIONS, [user_hash, ids])
     yield "recording index settings", execute(*tenant_row.record_recipe(user_hash, recipe))
     yield "reading rows in order", lambda: read(cursor, READ_BEHIND, user_hash=user_hash, low=ids[0], limit=FEW)
     yield "reading rows by their ids", lambda: read(cursor, READ_SOME, user_hash=user_hash, ids=ids)

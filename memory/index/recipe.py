@@ -1,12 +1,15 @@
 """Index settings recorded per tenant, and followed until a reindex.
 
-Turning a setting therefore never mixes two kinds of rows: a tenant is searched as it was indexed, new tenants are
-indexed as configured, and `manage.py reindex` brings the others over, each in one transaction.
+Turning a setting therefore never mixes two kinds of rows unnoticed: a tenant is searched as it was indexed, new tenants
+are indexed as configured, and `manage.py reindex` brings the others over, batch by batch. While it does, the tenant's
+recipe says by which recipes its rows may have been made, and is searched only by what all of these agree on.
 """
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from typing import Any
 
 from django.conf import settings
 
@@ -17,17 +20,43 @@ ANALYSIS = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """`language`: of the keyword index, None without one. `labels`: filterable metadata keys, sorted."""
+    """`language`: of the keyword index, None without one. `labels`: filterable metadata keys, sorted.
+
+    `kinds`: while a reindex is under way the recipes by which the tenant's rows may have been made, the oldest first;
+    the other fields are then what all of them agree on, with `model` empty where vectors are not comparable and
+    `language` None where keywords are not.
+    """
 
     model: str
     rotation: bool
     language: str | None
     analysis: int
     labels: tuple[str, ...]
+    kinds: tuple["Recipe", ...] = ()
 
     def as_text(self) -> str:
         """Canonical JSON, as the tenant's row holds it: equal recipes are equal texts."""
         return _text_of(self)
+
+    @property
+    def id(self) -> int:
+        """By which a row tells how it was made searchable: 8 bytes of the text's SHA-256, signed. Never 0."""
+        return _id_of(self)
+
+    def compares_vectors_of(self, model: str | None) -> bool:
+        """Whether the rows' vectors can be compared with one of this model; None: with a client's own."""
+        return bool(self.model) and model in (None, self.model)
+
+    def made(self, recipe_id: int) -> "Recipe | None":
+        """The recipe of a row that carries `recipe_id`; None when this tenant's rows cannot have been made by it.
+
+        0 is a row from before rows carried one: the oldest kind.
+        """
+        if not self.kinds:
+            return self
+        if not recipe_id:
+            return self.kinds[0]
+        return next((recipe for recipe in (*self.kinds, self) if recipe.id == recipe_id), None)
 
 
 def configured() -> Recipe:
@@ -46,12 +75,59 @@ def recorded(text: str) -> Recipe:
     return _parse(text) if text else configured()
 
 
+def for_new_embeddings(recipe: Recipe) -> Recipe:
+    """By which recipe to make a row whose embedding this process has just made, or a client has just given.
+
+    While a reindex is under way that is the configured one, if it is one of the kinds: such a row need not be brought
+    over again. A row that keeps its stored embedding is made by the tenant's recipe as it is.
+    """
+    return configured() if configured() in recipe.kinds else recipe
+
+
+def from_stored_embeddings(recipe: Recipe) -> Recipe:
+    """The recipe of rows that are made anew by the settings, but keep their embeddings and so the models of these."""
+    return mixture(*(replace(configured(), model=kind.model) for kind in recipe.kinds or (recipe,)))
+
+
+def mixture(*kinds: Recipe) -> Recipe:
+    """The recipe of a tenant whose rows may have been made by any of these; one kind alone is that recipe itself."""
+    kinds = tuple(dict.fromkeys(each for kind in kinds for each in (kind.kinds or (kind,))))
+    *_, last = kinds
+    if len(kinds) == 1:
+        return last
+    same_vectors = len({(kind.model, kind.rotation) for kind in kinds}) == 1
+    same_terms = len({(kind.language, kind.analysis) for kind in kinds}) == 1
+    return Recipe(
+        model=last.model if same_vectors else "",
+        rotation=last.rotation,
+        language=last.language if same_terms else None,
+        analysis=last.analysis,
+        labels=tuple(sorted(set.intersection(*(set(kind.labels) for kind in kinds)))),
+        kinds=kinds,
+    )
+
+
 @lru_cache(maxsize=64)
 def _text_of(recipe: Recipe) -> str:
-    return json.dumps(asdict(recipe), sort_keys=True, separators=(",", ":"))
+    kinds = [_plain(kind) for kind in recipe.kinds]
+    return json.dumps(kinds or _plain(recipe), sort_keys=True, separators=(",", ":"))
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    return {each.name: getattr(recipe, each.name) for each in fields(Recipe) if each.name != "kinds"}
+
+
+@lru_cache(maxsize=64)
+def _id_of(recipe: Recipe) -> int:
+    digest = hashlib.sha256(_text_of(recipe).encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True) or 1
 
 
 @lru_cache(maxsize=64)
 def _parse(text: str) -> Recipe:
-    fields = json.loads(text)
-    return Recipe(**{**fields, "labels": tuple(fields["labels"])})
+    value = json.loads(text)
+    return mixture(*map(_from_plain, value)) if isinstance(value, list) else _from_plain(value)
+
+
+def _from_plain(value: dict[str, Any]) -> Recipe:
+    return Recipe(**{**value, "labels": tuple(value["labels"])})

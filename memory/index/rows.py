@@ -61,6 +61,7 @@ class ChunkRow:
     embedding: np.ndarray = _column("vector", _V)
     lexical: SparseVector | None = _column("sparsevec", _V)
     labels: str = _column("int8[]", _V)
+    recipe_id: int = _column("int8", _V)
 
 
 def _table(name: str) -> Table:
@@ -111,6 +112,7 @@ def build_rows(
     """
     recipe = recipe or configured()
     aad, key_id, now = aad_for(user_hash), get_keyring().sealing.key_id, datetime.now(UTC)
+    recipe_id = recipe.id
     metrics.SEALS.inc(SEALS_PER_ROW * len(chunks))
     for chunk, original, turned in zip(chunks, originals, searchable_form(originals, user_hash, recipe), strict=True):
         yield ChunkRow(
@@ -127,6 +129,7 @@ def build_rows(
             embedding=turned,
             lexical=lexical_column(chunk.text, user_hash, recipe),
             labels=array_text(labels_of(user_hash, chunk.metadata, recipe)),
+            recipe_id=recipe_id,
         )
 
 

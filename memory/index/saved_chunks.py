@@ -79,6 +79,7 @@ class Writing:
                 embedding=vector,
                 lexical=lexical_column(chunk.text, self.user_hash, recipe),
                 labels=array_text(labels(self.user_hash, chunk.metadata, recipe)),
+                recipe_id=recipe.id,
             )
 
     def insert(self, chunks: Sequence[Any]) -> None:

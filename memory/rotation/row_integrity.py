@@ -13,7 +13,7 @@ from keys.retry_while_away import retry_while_away
 from memory.exceptions import IntegrityFailure, UnknownKeyId
 from memory.index.keywords import lexical_column
 from memory.index.labels import labels
-from memory.index.recipe import recorded
+from memory.index.recipe import Recipe, recorded
 from memory.index.vectors import original_from, searchable
 from memory.rls import tenant_transaction_by_hash
 from memory.rotation.findings import (
@@ -40,6 +40,7 @@ ROWS_A_READ = 500
 ROWS = """
 SELECT c.id, c.text_cipher, c.meta_cipher, c.emb_cipher, c.enc_key_id,
        (SELECT recipe FROM tenants WHERE user_hash = %(user_hash)s), v.embedding, v.lexical, v.labels, v.outgrown,
+       v.recipe_id,
        (v.doc_id, v.source, v.chunk_index, v.created_at) = (c.doc_id, c.source, c.chunk_index, c.created_at),
        ARRAY(SELECT term FROM memory_terms WHERE user_hash = %(user_hash)s AND id = c.id ORDER BY term),
        ARRAY(SELECT weight FROM memory_terms WHERE user_hash = %(user_hash)s AND id = c.id ORDER BY term)
@@ -64,9 +65,15 @@ class Row(NamedTuple):
     lexical: SparseVector | None
     labels: list[int] | None
     outgrown: bool | None
+    recipe_id: int | None
     columns_agree: bool | None
     terms: list[int]
     weights: list[float]
+
+    @property
+    def made_by(self) -> Recipe | None:
+        """The recipe by which its index entries were made; None while a reindex is about to make them anew."""
+        return recorded(self.recipe or "").made(self.recipe_id or 0)
 
 
 def inspect_rows(seen: Inspection, user_hash: UserHash, sample: float) -> Iterator[int]:
@@ -106,15 +113,22 @@ def _inspect(seen: Inspection, user_hash: UserHash, rows: Sequence[Row]) -> Iter
             yield _finding(COLUMNS, user_hash, row, "it has no vector")
         elif not row.columns_agree:
             yield _finding(COLUMNS, user_hash, row, "the index repeats its columns wrongly")
-    indexed = [each for each in opened if each[0].embedding is not None]
-    if indexed and _holds(user_hash.hmac_key_id):
-        yield from _inspect_vectors(user_hash, [row for row, *_ in indexed], [original for *_, original in indexed])
+    if not _holds(user_hash.hmac_key_id):
+        return
+    for recipe in {made_by for row, *_ in opened if (made_by := row.made_by)}:
+        indexed = [each for each in opened if each[0].embedding is not None and each[0].made_by == recipe]
+        if indexed:
+            yield from _inspect_vectors(
+                user_hash, recipe, [row for row, *_ in indexed], [original for *_, original in indexed]
+            )
         for row, text, metadata, _ in indexed:
-            yield from _inspect_keywords(user_hash, row, text, metadata)
+            yield from _inspect_keywords(user_hash, recipe, row, text, metadata)
 
 
-def _inspect_vectors(user_hash: UserHash, rows: Sequence[Row], originals: Sequence[np.ndarray]) -> Iterator[Finding]:
-    wanted = searchable(np.stack(originals), user_hash, recorded(rows[0].recipe or ""))
+def _inspect_vectors(
+    user_hash: UserHash, recipe: Recipe, rows: Sequence[Row], originals: Sequence[np.ndarray]
+) -> Iterator[Finding]:
+    wanted = searchable(np.stack(originals), user_hash, recipe)
     stored = np.stack([row.embedding.to_numpy() for row in rows])
     distances = np.abs(wanted - stored).max(axis=1)
     for row, distance in zip(rows, distances, strict=True):
@@ -123,8 +137,9 @@ def _inspect_vectors(user_hash: UserHash, rows: Sequence[Row], originals: Sequen
             yield _finding(VECTOR, user_hash, row, detail)
 
 
-def _inspect_keywords(user_hash: UserHash, row: Row, text: str, metadata: dict[str, Any]) -> Iterator[Finding]:
-    recipe = recorded(row.recipe or "")
+def _inspect_keywords(
+    user_hash: UserHash, recipe: Recipe, row: Row, text: str, metadata: dict[str, Any]
+) -> Iterator[Finding]:
     wanted = _weights(lexical_column(text, user_hash, recipe))
     if (row.lexical is None) != (recipe.language is None) or not _same(_weights(row.lexical), wanted):
         yield _finding(KEYWORDS, user_hash, row, "the keywords in the index are not its sealed text's")

@@ -13,6 +13,7 @@ import psycopg
 from keys.runs import FailedRow
 from memory.exceptions import IntegrityFailure, SealedMemoryError
 from memory.index import rows
+from memory.index.recipe import Recipe
 from memory.index.rows import ChunkRow, build_rows
 from memory.index.stored_rows import (
     VERSION,
@@ -52,8 +53,11 @@ class RowsUnreadable(SealedMemoryError):
         self.failures = tuple(failures)
 
 
-def rebuild(stored: Sequence[StoredRow], old: UserHash, new: UserHash) -> list[ChunkRow]:
-    """The rows for another hash of the same user. Raises RowsUnreadable, which names every row that does not open."""
+def rebuild(stored: Sequence[StoredRow], old: UserHash, new: UserHash, recipe: Recipe) -> list[ChunkRow]:
+    """The rows for another hash of the same user, made by a recipe from their stored embeddings.
+
+    Raises RowsUnreadable, which names every row that does not open.
+    """
     if not stored:
         return []
     opened: list[OpenedRow] = []
@@ -66,7 +70,7 @@ def rebuild(stored: Sequence[StoredRow], old: UserHash, new: UserHash) -> list[C
     if failures:
         raise RowsUnreadable(failures)
     originals = np.stack([row.original for row in opened])
-    return list(build_rows(new, [row.chunk for row in opened], originals))
+    return list(build_rows(new, [row.chunk for row in opened], originals, recipe))
 
 
 def insert(cursor: psycopg.Cursor[Any], user_hash: UserHash, rebuilt: Sequence[ChunkRow]) -> None:

@@ -16,7 +16,7 @@ holds the user's lock (see `memory.tenancy.current_hash`) and the flip takes it 
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import xor
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ from django.db import OperationalError
 from keys import steps
 from keys.retry_while_away import retry_while_away
 from memory.exceptions import SealedMemoryError
-from memory.index.recipe import configured, recorded
+from memory.index.recipe import Recipe, from_stored_embeddings, recorded
 from memory.index.stored_rows import READ_ALL, READ_BEHIND, READ_SOME, read
 from memory.index.tail import ROWS_PER_STEP, has_outgrown, index_rows_of_tail
 from memory.rls import UserHashes, across_user_hashes
@@ -48,7 +48,7 @@ MAX_CATCH_UPS = 10
 MAX_FLIPS = 5
 LOCK_TIMEOUT_MS = 1_000
 
-SEE_TENANT = "SELECT created_at FROM tenants WHERE user_hash = %s"
+SEE_TENANT = "SELECT recipe FROM tenants WHERE user_hash = %s"
 DELETE_TENANT = "DELETE FROM tenants WHERE user_hash = %s"
 COUNT = "SELECT count(*) FROM memory_chunks WHERE user_hash = %s"
 
@@ -112,7 +112,7 @@ def _move_at_once(move: Move) -> int:
     with _flip_door(move) as (user, cursor, tenant):
         stored = read(cursor, READ_ALL, user_hash=move.old)
         steps.reached("small tenant's rows read")
-        rebuilt = rebuild(stored, move.old, move.new)
+        rebuilt = rebuild(stored, move.old, move.new, from_stored_embeddings(recorded(tenant.recipe)))
         cursor.execute(tenant_copy.DELETE_BEHIND, {"user_hash": move.old, "low": FIRST})
         steps.reached("small tenant's old rows deleted")
         user.enter(move.new)
@@ -153,8 +153,9 @@ class _Copying:
         """Copy the rows from `low` on; returns where the next window begins, None at the end."""
         move = self._move
         with _door(move) as (user, cursor):
+            recipe = _recipe_of_copies(cursor, move)
             stored = read(cursor, READ_BEHIND, user_hash=move.old, low=low, limit=self._batch)
-            rebuilt = rebuild(stored, move.old, move.new)
+            rebuilt = rebuild(stored, move.old, move.new, recipe)
             user.enter(move.new)
             # A commit whose answer was lost is repeated: the rows that it wrote are deleted first.
             cursor.execute(tenant_copy.DELETE_BEHIND, {"user_hash": move.new, "low": low})
@@ -215,13 +216,14 @@ class _Copying:
         move, window = self._move, self._windows[number]
         bounds = {"low": window.low, "high": self._windows[number + 1].low if number + 1 < len(self._windows) else None}
         user.enter(move.old)
+        recipe = _recipe_of_copies(cursor, move)
         cursor.execute(tenant_copy.VERSIONS, {"user_hash": move.old, **bounds})
         versions = dict(cursor.fetchall())
         copied = set(window.versions)
         kept = [row_id for row_id, version in versions.items() if version in copied]
         changed = [row_id for row_id, version in versions.items() if version not in copied]
         stored = read(cursor, READ_SOME, user_hash=move.old, ids=changed)
-        rebuilt = rebuild(stored, move.old, move.new)
+        rebuilt = rebuild(stored, move.old, move.new, recipe)
         user.enter(move.new)
         cursor.execute(tenant_copy.DELETE_ALL_BUT, {"user_hash": move.new, "keep": kept, **bounds})
         gone = cursor.rowcount
@@ -272,13 +274,23 @@ def _refuse_known_twice(cursor: psycopg.Cursor[Any], user: UserHashes, move: Mov
         raise TenantKnownTwice(TenantKnownTwice.__doc__)
 
 
+def _recipe_of_copies(cursor: psycopg.Cursor[Any], move: Move) -> Recipe:
+    """By which recipe to make copies of rows that are read after this, inside the old hash's door.
+
+    A reindex that begins or ends in between leaves a copy with a recipe that its tenant's rows are brought over from:
+    never one that says more than is true.
+    """
+    cursor.execute(SEE_TENANT, [move.old])
+    (recipe,) = cursor.fetchone() or ("",)
+    return from_stored_embeddings(recorded(recipe))
+
+
 def _flip(cursor: psycopg.Cursor[Any], user: UserHashes, move: Move, tenant: TenantRow, chunk_count: int) -> None:
     """Move the `tenants` row to the new hash, which every door finds that opens after the commit."""
     user.enter(move.old)
     cursor.execute(DELETE_TENANT, [move.old])
     user.enter(move.new)
-    # The rows were rebuilt with the configured settings, except the embeddings: these are still of the recorded model.
-    made_by = replace(configured(), model=recorded(tenant.recipe).model).as_text()
+    made_by = from_stored_embeddings(recorded(tenant.recipe)).as_text()
     created = tenant_row.create(move.user_id, move.new, made_by, chunk_count=chunk_count, created_at=tenant.created_at)
     cursor.execute(*created)
     steps.reached("tenant row moved")

@@ -128,14 +128,13 @@ def find_candidates(
     weights = weights or Weights.configured()
 
     def parameters_for(recipe: Recipe) -> SearchParameters:
-        comparable = model in (None, recipe.model)
         return search_parameters(
             user_hash,
             recipe=recipe,
             vector=vector,
             query=query,
             limit=limit,
-            weights=weights if comparable else replace(weights, dense=0.0),
+            weights=weights if recipe.compares_vectors_of(model) else replace(weights, dense=0.0),
             scope=scope,
         )
 

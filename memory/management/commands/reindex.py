@@ -6,9 +6,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
+from keys.exceptions import LeaseTaken
 from memory.exceptions import EmbeddingModelUnavailable
 from memory.index.recipe import configured
 from memory.index.reindexing import Indexed, Reindexed, outgrown, rebuild_graph, reindex_tenant, tenants
+from memory.index.tenant_reindex import NotOurs, Overtaken
 
 
 class Command(BaseCommand):
@@ -41,16 +43,25 @@ class Command(BaseCommand):
             rebuild_graph()
             self.stdout.write("The vector graph is rebuilt.")
         self.stdout.write(f"{done.rows} rows rebuilt, {done.moved} moved into the indexes.")
+        for left in self._left:
+            self.stderr.write(left)
+        if self._left:
+            raise CommandError(f"{len(self._left)} tenants were left as they are, see above: run this again.")
         if done.unreadable:
             raise CommandError(f"{done.unreadable} rows do not open and stay as they were: see verify_integrity.")
 
     def _reindex(self, todo: list[Indexed], force: bool, keep_embeddings: bool, *, bar: bool) -> Reindexed:
+        self._left: list[str] = []
         total = Reindexed()
         size = sum(tenant.chunk_count for tenant in todo if force or tenant.is_stale)
         with tqdm(total=size, unit="rows", desc="reindex", disable=not bar, mininterval=0.5) as shown:
             for tenant in todo:
-                done = reindex_tenant(
-                    tenant.user_hash, force=force, keep_embeddings=keep_embeddings, progress=shown.update
-                )
+                try:
+                    done = reindex_tenant(
+                        tenant.user_hash, force=force, keep_embeddings=keep_embeddings, progress=shown.update
+                    )
+                except (LeaseTaken, NotOurs, Overtaken) as reason:
+                    self._left.append(f"tenant {tenant.user_hash[:8]}: {reason}")
+                    continue
                 total = Reindexed(total.rows + done.rows, total.unreadable + done.unreadable, total.moved + done.moved)
         return total

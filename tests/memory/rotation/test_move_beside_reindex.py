@@ -10,7 +10,7 @@ from django.test import override_settings
 from keys import steps
 from keys.pace import Pace
 from keys.rotation import rotate
-from memory.index import reindexing
+from memory.index import reindexing, tenant_reindex
 from memory.index.recipe import recorded
 from memory.models import MemoryChunk, Tenant
 from memory.rls import tenant_transaction
@@ -64,7 +64,7 @@ def assert_embedded_as_recorded(user_id: str) -> None:
     ],
 )
 def test_a_reindex_in_the_middle(user_id: str, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reindexing, "embed_passages", embedded_by_another)
+    monkeypatch.setattr(tenant_reindex, "embed_passages", embedded_by_another)
     store_all()
     with promoted():
         beside = Reindex(user_id)
