@@ -11,6 +11,7 @@ The specification's own modules stand here: `security` (seal and open), `rls` (t
     documents/   what a client gives, as documents of checked chunks
     search/      a question in, the best chunks out
     rotation/    every row to a new key, and whether all of them still open
+    verbs/       verbs of several modules: changing what is stored
     api/         the verbs over HTTP
     benchmarks/  what it costs, and beside others
 

@@ -1,6 +1,7 @@
-"""Deletes a chunk, a document, or every row of a user."""
+"""Deletes chunks, a document, or every row of a user."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -26,7 +27,12 @@ class ErasureReceipt:
 
 def delete_chunk(*, user_id: str, chunk_id: UUID) -> int:
     """Delete one chunk with its vector; returns 1, or 0 when the user has no such chunk."""
-    return _delete(user_id, "id = %s", chunk_id)
+    return delete_chunks(user_id=user_id, chunk_ids=[chunk_id])
+
+
+def delete_chunks(*, user_id: str, chunk_ids: Sequence[UUID]) -> int:
+    """Delete these chunks in one transaction; returns how many of them the user had."""
+    return _delete(user_id, "id = ANY (%s)", list(chunk_ids))
 
 
 def delete_document(*, user_id: str, doc_id: str) -> int:

@@ -81,6 +81,10 @@ class ChunkNotFound(SealedMemoryError):
     """No such chunk for this user. Another user's chunk is answered the same way."""
 
 
+class ChangedMeanwhile(SealedMemoryError):
+    """Others kept changing this memory while the new text was embedded. Try again."""
+
+
 class DatabaseMisconfigured(SealedMemoryError):
     """The live database does not protect tenants as it must. `problems` says how, one line each."""
 

@@ -1,20 +1,23 @@
-"""Reads stored chunks: one by its id, or a page of them, newest first."""
+"""Reads stored chunks: by their ids, a page of them, newest first, or the pages of a document."""
 
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any
+from itertools import accumulate
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import F, Func, IntegerField
+from django.db.models import F, Func, IntegerField, QuerySet
 
 from memory.exceptions import ChunkNotFound, IntegrityFailure
 from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
 
 logger = logging.getLogger(__name__)
+
+Place = TypeVar("Place")
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,34 @@ class StoredChunk:
     created_at: datetime
     updated_at: datetime
 
+    @classmethod
+    def of(cls, chunk: Any) -> "StoredChunk":
+        """From an opened chunk that is stored: a MemoryChunk, whose seals this opens, or a PlainChunk."""
+        return cls(**{each.name: getattr(chunk, each.name) for each in fields(cls)})
+
 
 @dataclass(frozen=True)
-class Page:
-    """Chunks by descending id (newest first), the id after which the next page starts, and how many did not open."""
+class Page(Generic[Place]):
+    """Chunks in the order of a page, the place after which the next page starts, and how many did not open.
+
+    A place is what the pages are ordered by: an id, or a chunk's index in its document.
+    """
 
     chunks: list[StoredChunk]
-    next_after: UUID | None
+    next_after: Place | None
+    integrity_failures: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """Chunks that were asked for by their ids, in that order.
+
+    `missing`: ids of no chunk of this user. `left_out`: ids for whose chunks the answer has no room.
+    """
+
+    chunks: list[StoredChunk]
+    missing: list[UUID]
+    left_out: list[UUID]
     integrity_failures: int
 
 
@@ -44,66 +68,90 @@ def get_chunk(*, user_id: str, chunk_id: UUID) -> StoredChunk:
     """One chunk of this user. Raises ChunkNotFound, also for another user's; IntegrityFailure when it does not open."""
     with tenant_transaction(user_id):
         try:
-            return _opened(MemoryChunk.objects.defer("emb_cipher").get(id=chunk_id))
+            return StoredChunk.of(MemoryChunk.objects.defer("emb_cipher").get(id=chunk_id))
         except MemoryChunk.DoesNotExist:
             raise ChunkNotFound(ChunkNotFound.__doc__) from None
 
 
+def get_chunks(*, user_id: str, chunk_ids: Sequence[UUID]) -> Found:
+    """Chunks of this user by their ids, as many as MEMORY_MAX_ANSWER_BYTES has room for, the first always."""
+    wanted = list(dict.fromkeys(chunk_ids))
+    with tenant_transaction(user_id):
+        sizes = dict(_with_bytes(MemoryChunk.objects.filter(id__in=wanted)).values_list("id", "bytes"))
+        there = [chunk_id for chunk_id in wanted if chunk_id in sizes]
+        shown = there[: _within_budget([sizes[chunk_id] for chunk_id in there])]
+        opened, failures = _read(shown)
+    return Found(
+        chunks=sorted(opened, key=lambda chunk: shown.index(chunk.id)),
+        missing=[chunk_id for chunk_id in wanted if chunk_id not in sizes],
+        left_out=there[len(shown) :],
+        integrity_failures=failures,
+    )
+
+
 def list_chunks(
     *, user_id: str, limit: int, source: str | None = None, doc_id: str | None = None, after: UUID | None = None
-) -> Page:
+) -> Page[UUID]:
     """Up to `limit` chunks of this user with an id below `after` (a keyset cursor: new chunks do not shift the pages).
 
-    A page ends early, but not before its first chunk, when its seals would pass MEMORY_MAX_ANSWER_BYTES. Chunks beyond
-    the page are neither fetched nor opened.
+    Newest first. A page ends early, but not before its first chunk, when its seals would pass MEMORY_MAX_ANSWER_BYTES.
+    Chunks beyond the page are neither fetched nor opened.
     """
     filters = {"source": source, "doc_id": doc_id, "id__lt": after}
     with tenant_transaction(user_id):
-        queryset = MemoryChunk.objects.filter(**{name: value for name, value in filters.items() if value is not None})
-        found = list(
-            queryset.order_by("-id")
-            .annotate(bytes=_bytes_of("text_cipher") + _bytes_of("meta_cipher"))
-            .values_list("id", "bytes")[: limit + 1]
-        )
-        shown = list(_within_budget(found[:limit]))
-        rows = list(MemoryChunk.objects.filter(id__in=shown).defer("emb_cipher").order_by("-id"))
-        chunks = list(_openable(rows))
+        return _page("-id", limit, **{name: value for name, value in filters.items() if value is not None})
+
+
+def read_document(*, user_id: str, doc_id: str, limit: int, after: int | None = None) -> Page[int]:
+    """Up to `limit` chunks of a document behind the index `after`, in the document's order; pages as `list_chunks`.
+
+    Raises ChunkNotFound where there is none.
+    """
+    behind = {} if after is None else {"chunk_index__gt": after}
+    with tenant_transaction(user_id):
+        page: Page[int] = _page("chunk_index", limit, doc_id=doc_id, **behind)
+    if not page.chunks and not page.integrity_failures:
+        raise ChunkNotFound(ChunkNotFound.__doc__)
+    return page
+
+
+def _page(order: str, limit: int, **filters: Any) -> Page[Any]:
+    """A page of the chunks that pass the filters, in the order of one column, within the open door."""
+    queryset = _with_bytes(MemoryChunk.objects.filter(**filters).order_by(order))
+    found = list(queryset.values_list("id", order.removeprefix("-"), "bytes")[: limit + 1])
+    shown = found[: _within_budget([size for _, _, size in found[:limit]])]
+    chunks, failures = _read([chunk_id for chunk_id, _, _ in shown], order)
     return Page(
         chunks=chunks,
-        next_after=shown[-1] if len(found) > len(shown) else None,
-        integrity_failures=len(rows) - len(chunks),
+        next_after=shown[-1][1] if len(found) > len(shown) else None,
+        integrity_failures=failures,
     )
+
+
+def _with_bytes(queryset: QuerySet[MemoryChunk]) -> QuerySet[Any]:
+    return queryset.annotate(bytes=_bytes_of("text_cipher") + _bytes_of("meta_cipher"))
 
 
 def _bytes_of(column: str) -> Func:
     return Func(F(column), function="octet_length", output_field=IntegerField())
 
 
-def _within_budget(found: Iterable[tuple[UUID, int]]) -> Iterator[UUID]:
-    total = 0
-    for place, (chunk_id, size) in enumerate(found):
-        total += size
-        if place and total > settings.MEMORY_MAX_ANSWER_BYTES:
-            return
-        yield chunk_id
+def _within_budget(sizes: Sequence[int]) -> int:
+    """How many of so many bytes fit into an answer, one by one; the first always does."""
+    fitting = sum(total <= settings.MEMORY_MAX_ANSWER_BYTES for total in accumulate(sizes))
+    return max(fitting, min(1, len(sizes)))
+
+
+def _read(chunk_ids: Sequence[UUID], order: str = "id") -> tuple[list[StoredChunk], int]:
+    """These chunks, those that open, and how many do not."""
+    rows = list(MemoryChunk.objects.filter(id__in=chunk_ids).defer("emb_cipher").order_by(order))
+    chunks = list(_openable(rows))
+    return chunks, len(rows) - len(chunks)
 
 
 def _openable(rows: Iterable[MemoryChunk]) -> Iterator[StoredChunk]:
     for row in rows:
         try:
-            yield _opened(row)
+            yield StoredChunk.of(row)
         except IntegrityFailure as failure:
             logger.error("integrity failure", extra={"chunk_id": str(row.id), "reason": type(failure).__name__})
-
-
-def _opened(row: MemoryChunk) -> StoredChunk:
-    return StoredChunk(
-        id=row.id,
-        doc_id=row.doc_id,
-        source=row.source,
-        chunk_index=row.chunk_index,
-        text=row.text,
-        metadata=row.metadata,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )

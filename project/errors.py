@@ -23,6 +23,7 @@ from rest_framework import exceptions as drf
 from keys.exceptions import NonceBudgetSpent
 from memory.access import identity
 from memory.exceptions import (
+    ChangedMeanwhile,
     ChunkNotFound,
     DocumentTooLarge,
     EmbeddingModelUnavailable,
@@ -46,6 +47,7 @@ SLUGS = {
     404: "not-found",
     405: "method-not-allowed",
     406: "not-acceptable",
+    409: "conflict",
     413: "too-large",
     415: "unsupported-media-type",
     429: "too-many-requests",
@@ -60,6 +62,7 @@ DETAILS = {
     404: "There is nothing of yours under this address.",
     405: "This address does not answer that method; see the Allow header.",
     406: "Answers are application/json.",
+    409: "Others kept changing this meanwhile; try again.",
     413: "The request is larger than this service takes.",
     415: "Send application/json.",
     429: "Too many requests; see the Retry-After header.",
@@ -121,6 +124,8 @@ def _domain_problem(exc: Exception) -> HttpResponse | None:
     match exc:
         case ChunkNotFound():
             return problem(404)
+        case ChangedMeanwhile():
+            return problem(409)
         case InvalidDocument():
             status = 413 if isinstance(exc, DocumentTooLarge) else 400
             return problem(status, INVALID, errors=[(exc.field, exc.message)])

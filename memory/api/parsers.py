@@ -28,6 +28,12 @@ class StrictJSONParser(BaseParser):
             raise ParseError(str(error)) from None
 
 
+class MergePatchParser(StrictJSONParser):
+    """The media type of RFC 7396, beside plain JSON, which means the same to a PATCH."""
+
+    media_type = "application/merge-patch+json"
+
+
 def _read(stream: IO[Any], content_length: str | None) -> bytes:
     limit = settings.MEMORY_MAX_BODY_BYTES
     if content_length and content_length.isdigit() and int(content_length) > limit:

@@ -37,11 +37,14 @@ PROBLEMS = {
     503: "The database is away; see Retry-After.",
 }
 NOT_FOUND = {404: "Nothing of yours under this address."}
+CONFLICT = {409: "Others kept changing this meanwhile."}
 
 
-def answers(status: int, output: Any, description: str = "", *, missing: bool = False) -> dict[Any, Any]:
+def answers(
+    status: int, output: Any, description: str = "", *, missing: bool = False, conflict: bool = False
+) -> dict[Any, Any]:
     """The `responses` of an operation: its own answer, and the problems any operation may answer with."""
-    problems = {**PROBLEMS, **(NOT_FOUND if missing else {})}
+    problems = {**PROBLEMS, **(NOT_FOUND if missing else {}), **(CONFLICT if conflict else {})}
     return {
         status: OpenApiResponse(output, description),
         **{(code, PROBLEM_TYPE): OpenApiResponse(ProblemOutput, text) for code, text in problems.items()},

@@ -2,14 +2,17 @@
 
 import dataclasses
 from typing import Any
+from uuid import UUID
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from memory.api.pagination import decode_cursor, encode_cursor
+from memory.api.pagination import decode_cursor, decode_place, encode_cursor, encode_place
 from memory.documents.fields import (
+    BoundedList,
     Embedding,
     ExactBoolean,
+    ExactId,
     ExactInteger,
     ExactText,
     ExactTime,
@@ -60,6 +63,23 @@ class ListInput(StrictSerializer):
     doc_id = ExactText(limit=MAX_DOC_ID_BYTES, required=False)
     cursor = Cursor(required=False, help_text="`next_cursor` of the page before.")
     limit = serializers.IntegerField(min_value=1, max_value=MAX_PAGE, default=DEFAULT_PAGE)
+
+
+@extend_schema_field({"type": "string", "pattern": "^[A-Za-z0-9_-]{21}[AQgw]$"})
+class PlaceCursor(serializers.CharField):
+    def to_internal_value(self, data: Any) -> Any:
+        return decode_place(super().to_internal_value(data))
+
+
+class DocumentPageInput(StrictSerializer):
+    """Query parameters of a document's pages."""
+
+    cursor = PlaceCursor(required=False, help_text="`next_cursor` of the page before.")
+    limit = serializers.IntegerField(min_value=1, max_value=MAX_PAGE, default=DEFAULT_PAGE)
+
+
+class IdsInput(StrictSerializer):
+    ids = BoundedList(child=ExactId(), limit="MEMORY_MAX_BATCH", help_text="Up to MEMORY_MAX_BATCH of them.")
 
 
 class DocumentAddress(StrictSerializer):
@@ -124,8 +144,33 @@ class PageOutput(serializers.Serializer[Any]):
     next_cursor = serializers.SerializerMethodField(help_text="Null on the last page, and only there.")
     integrity_failures = serializers.IntegerField(help_text=LEFT_OUT)
 
-    def get_next_cursor(self, page: Page) -> str | None:
+    def get_next_cursor(self, page: Page[UUID]) -> str | None:
         return encode_cursor(page.next_after)
+
+
+class DocumentPageOutput(serializers.Serializer[Any]):
+    doc_id = serializers.CharField()
+    chunks = ChunkOutput(many=True, help_text="In the document's order.")
+    next_cursor = serializers.SerializerMethodField(help_text="Null on the last page, and only there.")
+    integrity_failures = serializers.IntegerField(help_text=LEFT_OUT)
+
+    def get_next_cursor(self, page: Any) -> str | None:
+        return encode_place(page["next_after"])
+
+
+class FoundOutput(serializers.Serializer[Any]):
+    memories = ChunkOutput(many=True, source="chunks", help_text="In the order of `ids`.")
+    missing = serializers.ListField(child=serializers.UUIDField(), help_text="Ids of nothing of yours.")
+    left_out = serializers.ListField(
+        child=serializers.UUIDField(), help_text="Ids of memories for which this answer has no room: ask again."
+    )
+    integrity_failures = serializers.IntegerField(help_text=LEFT_OUT)
+
+
+class PatchedDocumentOutput(serializers.Serializer[Any]):
+    doc_id = serializers.CharField()
+    chunk_ids = serializers.ListField(child=serializers.UUIDField(), help_text="In the document's order.")
+    embedded = serializers.IntegerField(help_text="Texts that were embedded: those that are new.")
 
 
 class DeletedOutput(serializers.Serializer[Any]):

@@ -23,7 +23,8 @@ class IdentityThrottle(BaseThrottle):
         identity = getattr(request._request, "memory_identity", None)
         if not isinstance(identity, Identity):
             return True
-        scope = getattr(view, "throttle_scope", "other")
+        # A change may have to embed, as storing does.
+        scope = "index" if request.method == "PATCH" else getattr(view, "throttle_scope", "other")
         rate = getattr(settings, f"MEMORY_THROTTLE_{scope.upper()}")
         self._wait = rates.seconds_to_wait(rate, f"{scope}:{hmac_user(identity.user_id)}")
         if identity.token is not None:

@@ -3,7 +3,15 @@
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
-from memory.api.views import DocumentView, IndexView, MemoriesView, MemoryView, QueryView
+from memory.api.views import (
+    BatchDeleteView,
+    BatchGetView,
+    DocumentView,
+    IndexView,
+    MemoriesView,
+    MemoryView,
+    QueryView,
+)
 
 
 class AnyTextConverter(StringConverter):
@@ -18,6 +26,8 @@ urlpatterns = [
     path("memories", MemoriesView.as_view(), name="memories"),
     path("memories/index", IndexView.as_view(), name="memories-index"),
     path("memories/query", QueryView.as_view(), name="memories-query"),
+    path("memories/get", BatchGetView.as_view(), name="memories-get"),
+    path("memories/delete", BatchDeleteView.as_view(), name="memories-delete"),
     path("memories/<uuid:chunk_id>", MemoryView.as_view(), name="memory"),
     path("documents/<anytext:doc_id>", DocumentView.as_view(), name="document"),
 ]

@@ -10,27 +10,40 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from memory.api.parsers import MergePatchParser, StrictJSONParser
 from memory.api.schema import answers
 from memory.api.serializers import (
     ChunkOutput,
     DeletedOutput,
     DocumentAddress,
+    DocumentPageInput,
+    DocumentPageOutput,
     ErasureOutput,
+    FoundOutput,
+    IdsInput,
     IndexOutput,
     ListInput,
     NoParameters,
     PageOutput,
+    PatchedDocumentOutput,
     QueryInput,
     QueryOutput,
 )
 from memory.api.throttling import IdentityThrottle
 from memory.documents.fields import safe_name
+from memory.documents.patches import (
+    DocumentPatchInput,
+    MemoryPatchInput,
+    chunk_patch_from,
+    document_patch_from,
+)
 from memory.documents.shape import BatchInput, DocumentInput, documents_from
-from memory.erasure import delete_chunk, delete_document, erase_user
+from memory.erasure import delete_chunk, delete_chunks, delete_document, erase_user
 from memory.indexing import index_documents
-from memory.listing import get_chunk, list_chunks
+from memory.listing import get_chunk, get_chunks, list_chunks, read_document
 from memory.rls import current_user_id
 from memory.search.retrieval import query_memories
+from memory.verbs.patching import patch_chunk, patch_document
 
 ERASURE_NOTE = (
     "Counted in the live tables. The write-ahead log, dead tuples and backups still hold the sealed rows until vacuum "
@@ -95,11 +108,44 @@ class MemoriesView(MemoryAPIView):
         return Response(ErasureOutput(body).data)
 
 
+class BatchGetView(MemoryAPIView):
+    @extend_schema(
+        operation_id="get_memories", summary="Read many", request=IdsInput, responses=answers(200, FoundOutput)
+    )
+    def post(self, request: Request) -> Response:
+        """Memories by their ids, and which of them are not there."""
+        found = get_chunks(user_id=current_user_id(), chunk_ids=_valid(IdsInput, request.data)["ids"])
+        return Response(FoundOutput(found).data)
+
+
+class BatchDeleteView(MemoryAPIView):
+    @extend_schema(
+        operation_id="delete_memories", summary="Delete many", request=IdsInput, responses=answers(200, DeletedOutput)
+    )
+    def post(self, request: Request) -> Response:
+        """Delete memories by their ids, all in one transaction; ids of nothing of yours delete nothing."""
+        deleted = delete_chunks(user_id=current_user_id(), chunk_ids=_valid(IdsInput, request.data)["ids"])
+        return Response(DeletedOutput({"deleted": deleted}).data)
+
+
 class MemoryView(MemoryAPIView):
+    parser_classes = [StrictJSONParser, MergePatchParser]
+
     @extend_schema(operation_id="get_memory", summary="Read one", responses=answers(200, ChunkOutput, missing=True))
     def get(self, request: Request, chunk_id: UUID) -> Response:
         """One memory."""
         return Response(ChunkOutput(get_chunk(user_id=current_user_id(), chunk_id=chunk_id)).data)
+
+    @extend_schema(
+        operation_id="patch_memory",
+        summary="Change one",
+        request=MemoryPatchInput,
+        responses=answers(200, ChunkOutput, missing=True, conflict=True),
+    )
+    def patch(self, request: Request, chunk_id: UUID) -> Response:
+        """Change a memory; its id and `created_at` stay. A text that does not change is not embedded again."""
+        patch = chunk_patch_from(request.data)
+        return Response(ChunkOutput(patch_chunk(user_id=current_user_id(), chunk_id=chunk_id, patch=patch)).data)
 
     @extend_schema(
         operation_id="delete_memory", summary="Delete one", responses=answers(200, DeletedOutput, missing=True)
@@ -110,6 +156,32 @@ class MemoryView(MemoryAPIView):
 
 
 class DocumentView(MemoryAPIView):
+    parser_classes = [StrictJSONParser, MergePatchParser]
+
+    @extend_schema(
+        operation_id="get_document",
+        summary="Read a document",
+        parameters=[DocumentPageInput],
+        responses=answers(200, DocumentPageOutput, missing=True),
+    )
+    def get(self, request: Request, doc_id: str) -> Response:
+        """The memories of one document in its order, a page at a time."""
+        parameters = _parameters(DocumentPageInput, request)
+        address = _valid(DocumentAddress, {"doc_id": doc_id})
+        page = read_document(user_id=current_user_id(), after=parameters.pop("cursor", None), **address, **parameters)
+        return Response(DocumentPageOutput({**vars(page), **address}).data)
+
+    @extend_schema(
+        operation_id="patch_document",
+        summary="Change a document",
+        request=DocumentPatchInput,
+        responses=answers(200, PatchedDocumentOutput, missing=True, conflict=True),
+    )
+    def patch(self, request: Request, doc_id: str) -> Response:
+        """Change every memory of one document. A new `text` is split anew; what of it was there keeps its id."""
+        address, patch = _valid(DocumentAddress, {"doc_id": doc_id}), document_patch_from(request.data)
+        return Response(PatchedDocumentOutput(patch_document(user_id=current_user_id(), patch=patch, **address)).data)
+
     @extend_schema(
         operation_id="delete_document",
         summary="Delete a document",

@@ -7,6 +7,7 @@ import json
 import math
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 from django.conf import settings
@@ -18,6 +19,7 @@ from memory.sealing.codecs import has_control_characters
 
 MAX_METADATA_DEPTH = 16
 SAFE_NAME_LENGTH = 40
+UUID_LENGTH = 36
 
 
 class ExactText(serializers.CharField):
@@ -62,6 +64,16 @@ class ExactLine(ExactText):
         if has_control_characters(line):
             self.fail("control_characters")
         return line
+
+
+@extend_schema_field({"type": "string", "format": "uuid"})
+class ExactId(serializers.UUIDField):
+    """A UUID in its usual form of 36 characters: not an integer, not a URN."""
+
+    def to_internal_value(self, data: Any) -> UUID:
+        if not isinstance(data, str) or len(data) != UUID_LENGTH:
+            self.fail("invalid", value="This")
+        return super().to_internal_value(data)
 
 
 class ExactInteger(serializers.IntegerField):

@@ -12,6 +12,7 @@
     uuid7            ids of new rows
     tables           INSERT and UPDATE of many rows, for plain Postgres and Citus
     rows             the shape of a stored row, from plain chunk to SQL parameters
+    changed_rows     changes of stored rows: metadata in place, everything else as a new row
     saved_chunks     keeps the index in step with chunks that the ORM saves and deletes
     stored_rows      rows as they are stored: read back and opened
     recipe           index settings, recorded per tenant

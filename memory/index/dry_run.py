@@ -12,9 +12,10 @@ from django.conf import settings
 from django.db import DatabaseError, transaction
 
 from memory.index import rows
+from memory.index.changed_rows import DELETE_CHUNKS, METADATA_COLUMNS
 from memory.index.recipe import configured
 from memory.index.rows import CHUNKS, SEALED_COLUMNS, VECTORS, PlainChunk, build_rows
-from memory.index.stored_rows import READ_BEHIND, READ_SOME, read
+from memory.index.stored_rows import LOCK_DOCUMENT, LOCK_SOME, READ_BEHIND, READ_SOME, read
 from memory.index.tables import insert
 from memory.index.tail import TERMS, Posting, index_rows_of_tail
 from memory.index.tenant_reindex import LOCKED_VERSIONS, NEWEST, TODO
@@ -67,4 +68,8 @@ def _steps(cursor: psycopg.Cursor[Any], user_hash: UserHash) -> Iterator[tuple[s
     yield "recording index settings", execute(*tenant_row.record_recipe(user_hash, recipe))
     yield "reading rows in order", lambda: read(cursor, READ_BEHIND, user_hash=user_hash, low=ids[0], limit=FEW)
     yield "reading rows by their ids", lambda: read(cursor, READ_SOME, user_hash=user_hash, ids=ids)
+    yield "locking rows", lambda: read(cursor, LOCK_SOME, user_hash=user_hash, ids=ids)
+    yield "locking a document", lambda: read(cursor, LOCK_DOCUMENT, user_hash=user_hash, doc_id="dry-run", limit=FEW)
+    yield "updating metadata", execute(*CHUNKS.updating(user_hash, sealed, METADATA_COLUMNS))
+    yield "deleting chunks", execute(DELETE_CHUNKS, [user_hash, ids[:1]])
     yield "deleting documents", execute(rows.DELETE_DOCUMENTS, [user_hash, ["dry-run"]])

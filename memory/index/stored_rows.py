@@ -1,6 +1,6 @@
 """Rows of memory_chunks as they are stored: read in order of their ids, and opened.
 
-Reindexing and the move to a new user hash both read a tenant's rows through here.
+Reindexing, changes, and the move to a new user hash read a tenant's rows through here.
 """
 
 from dataclasses import dataclass, field
@@ -31,6 +31,13 @@ READ_BEHIND = (
 )
 READ_SOME = f"SELECT {_COLUMNS} FROM memory_chunks WHERE user_hash = %(user_hash)s AND id = ANY (%(ids)b::uuid[])"  # noqa: S608
 READ_ALL = f"SELECT {_COLUMNS} FROM memory_chunks WHERE user_hash = %(user_hash)s"  # noqa: S608
+# To be changed, under the tenant's lock. The rows are locked as well, for a rotation re-seals them without that lock;
+# it skips locked rows, or waits for the tenant first.
+LOCK_SOME = f"{READ_SOME} FOR NO KEY UPDATE"
+LOCK_DOCUMENT = (
+    f"SELECT {_COLUMNS} FROM memory_chunks WHERE user_hash = %(user_hash)s AND doc_id = %(doc_id)s"  # noqa: S608
+    " ORDER BY chunk_index LIMIT %(limit)s FOR NO KEY UPDATE"
+)
 
 
 class StoredRow(NamedTuple):

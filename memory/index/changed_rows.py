@@ -1,0 +1,81 @@
+"""Writes changes of stored chunks under the tenant's lock: metadata where it lies, everything else as a new row.
+
+A row whose text or place changes is deleted and inserted again under its id, as a document that is replaced is. So all
+that it is found by is made by the code that makes every row, and what the old one was found by goes with it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import psycopg
+
+from memory.index.labels import labels as labels_of
+from memory.index.recipe import Recipe
+from memory.index.rows import CHUNKS, VECTORS, PlainChunk, array_text, build_rows, insert_rows
+from memory.sealing.codecs import JSONCodec, SealedBytes
+from memory.sealing.fields import seal_value
+from memory.security import UserHash
+
+DELETE_CHUNKS = "DELETE FROM memory_chunks WHERE user_hash = %s AND id = ANY (%b::uuid[])"
+METADATA_COLUMNS = ("meta_cipher", "updated_at")
+
+_json = JSONCodec()
+
+
+@dataclass(frozen=True)
+class MetadataRow:
+    """The columns of a row that follow from its metadata."""
+
+    id: UUID | None
+    meta_cipher: SealedBytes
+    updated_at: datetime | None
+    labels: str
+
+    @classmethod
+    def of(cls, chunk: PlainChunk, user_hash: UserHash, recipe: Recipe) -> "MetadataRow":
+        return cls(
+            id=chunk.id,
+            meta_cipher=seal_value(_json.encode(chunk.metadata), user_hash),
+            updated_at=chunk.updated_at,
+            labels=_labels(chunk, user_hash, recipe),
+        )
+
+
+def rewrite(
+    cursor: psycopg.Cursor[Any],
+    user_hash: UserHash,
+    gone: Sequence[UUID],
+    chunks: Sequence[PlainChunk],
+    originals: Sequence[np.ndarray],
+    recipe: Recipe,
+) -> None:
+    """Delete the chunks `gone`, and store `chunks` with these embeddings; one that has an id keeps it."""
+    if gone:
+        cursor.execute(DELETE_CHUNKS, [user_hash, list(gone)])
+    if chunks:
+        insert_rows(cursor.connection, user_hash, build_rows(user_hash, chunks, np.stack(originals), recipe))
+
+
+def update_metadata(
+    cursor: psycopg.Cursor[Any], user_hash: UserHash, changes: Sequence[tuple[PlainChunk, PlainChunk]], recipe: Recipe
+) -> None:
+    """Seal the metadata of chunks anew, and have their labels follow. `changes`: each chunk before and after.
+
+    Only for rows that name the sealing key, for all seals of a row stand under one.
+    """
+    if not changes:
+        return
+    rows = [MetadataRow.of(after, user_hash, recipe) for _, after in changes]
+    cursor.execute(*CHUNKS.updating(user_hash, rows, METADATA_COLUMNS), prepare=len(rows) == 1)
+    before = [_labels(chunk, user_hash, recipe) for chunk, _ in changes]
+    relabelled = [row for row, labels in zip(rows, before, strict=True) if row.labels != labels]
+    if relabelled:
+        cursor.execute(*VECTORS.updating(user_hash, relabelled, ("labels",)), prepare=len(relabelled) == 1)
+
+
+def _labels(chunk: PlainChunk, user_hash: UserHash, recipe: Recipe) -> str:
+    return array_text(labels_of(user_hash, chunk.metadata, recipe))

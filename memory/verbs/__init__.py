@@ -1,0 +1,7 @@
+"""Verbs of several modules; the others (`memory.indexing`, `memory.listing`, …) are modules at the root of `memory`.
+
+    patching        changes a chunk, or a document, where it is stored
+    planned_chunks  chunks as a change would store them, beside what they were
+
+Imports the rooms below and the verbs at the root.
+"""
