@@ -135,3 +135,14 @@ class RotationRun(models.Model):
         return (
             min(1.0, self.rows_done / self.rows_total) if self.rows_total else float(self.state == self.State.FINISHED)
         )
+
+
+class JobRecord(models.Model):
+    """When a maintenance job last ended, and whether what it looked at was as it should be."""
+
+    name = models.TextField(primary_key=True)
+    finished_at = models.DateTimeField()
+    succeeded = models.BooleanField()
+
+    def __str__(self) -> str:
+        return self.name

@@ -14,6 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from django_prometheus.exports import ExportToDjangoView
 
+from project import database_metrics
 from project.errors import problem
 from rerank import get_rerank_metrics
 
@@ -23,8 +24,12 @@ PROXY_HEADERS = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HT
 @never_cache
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Prometheus' text format, or 403."""
-    return ExportToDjangoView(request) if _may_read(request) else _refusal()
+    """Prometheus' text format, or 403: what processes counted, then what the database knows."""
+    if not _may_read(request):
+        return _refusal()
+    response = ExportToDjangoView(request)
+    response.content += database_metrics.page.text()
+    return response
 
 
 @never_cache

@@ -29,6 +29,7 @@ APPS = ("keys", "memory", "project", "rerank")
 # (`manage.py makemigrations`), then add its line here: `sha256sum APP/migrations/NAME.py`.
 LANDED = {
     "keys/migrations/0001_initial.py": "0e22e48a1d55901799d12ca27d9f611eb9ebb9cb32a2a0664733359644368a19",
+    "keys/migrations/0002_job_record.py": "efeb7c50986ca87dfdb7bb0043c4d1529b0b8ca59a9368162a44d768062629de",
     "memory/migrations/0001_initial.py": "1f99a342952173a229dab687f6e242bf5279f68e821736dc64cd2173ca34fc61",
     "memory/migrations/0002_services_stay.py": "7708ba256b451b33fa6ff758d6ca807d9755e4bf426da5c6eed9594ac290c293",
     "memory/migrations/0003_recipe_of_rows.py": "0c8aaee433de5c0128fc10b00affb1c3bfeb69080716cb7292564679add4c9f9",

@@ -5,6 +5,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
+from memory import metrics
 from memory.access import rates
 from memory.access.identity import Identity
 from memory.security import hmac_user
@@ -30,6 +31,8 @@ class IdentityThrottle(BaseThrottle):
         if identity.token is not None:
             of_token = rates.seconds_to_wait(settings.MEMORY_THROTTLE_TOKEN, f"token:{identity.token.pk}")
             self._wait = max(self._wait, of_token)
+        if self._wait:
+            metrics.THROTTLED.labels(scope).inc()
         return not self._wait
 
     def wait(self) -> float:

@@ -11,7 +11,7 @@ from django.conf import settings
 from database.dsn import VARIABLES
 
 APPS = ("project", "keys", "memory", "rerank")
-METRICS = {"Counter", "Gauge", "Histogram", "Summary", "Info"}
+METRICS = {"Counter", "Gauge", "Histogram", "Summary", "Info", "GaugeMetricFamily", "_gauge"}
 NOT_OURS = {"DJANGO_SETTINGS_MODULE"}
 
 
