@@ -1,6 +1,6 @@
 """Storing: documents, each replaced as a whole, and single chunks, each appended to its document."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
@@ -23,9 +23,15 @@ from memory.index.rows import ChunkRow, PlainChunk, build_rows, refuse_invalid_c
 from memory.index.tail import has_outgrown, keep_up
 from memory.index.vectors import as_embedding, as_embeddings
 from memory.rls import set_rls_context, tenant_transaction
+from memory.security import UserHash
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor, register_vectors_async
 
+# Chunks that are embedded between two calls of `progress`: a second or two, on two cores.
+PORTION = 64
+
+Progress = Callable[[int, int], object]
+Within = Callable[[psycopg.Cursor[Any], UserHash, "list[IndexedDocument]"], object]
 # Chunks that a document had, by doc_id: how many, and since when.
 Replaced = dict[str, tuple[int, datetime]]
 
@@ -47,15 +53,24 @@ class _Embedded:
     vectors: np.ndarray
 
 
-def index_documents(*, user_id: str, documents: Sequence[Document]) -> list[IndexedDocument]:
+def index_documents(
+    *,
+    user_id: str,
+    documents: Sequence[Document],
+    progress: Progress = lambda embedded, chunks: None,
+    within: Within = lambda cursor, user_hash, indexed: None,
+) -> list[IndexedDocument]:
     """Store documents for one user, all of them or none; a doc_id that exists is replaced whole.
 
-    Embeds outside the transaction. Raises InvalidDocument naming the field, InvalidUserId, EmbeddingModelUnavailable.
+    Embeds outside the transaction, in portions: `progress` is told how many of how many chunks are embedded, and stops
+    the whole by raising. `within` is called in the transaction, when everything is written: what it does and the
+    documents are stored together or not at all. Raises InvalidDocument naming the field, InvalidUserId,
+    EmbeddingModelUnavailable.
     """
     refuse_invalid(documents)
     nonce_budget.open_account()
     with metrics.stage("index", "embed"):
-        embedded = _embed(documents)
+        embedded = _embed(documents, progress)
     with metrics.stage("index", "write"), tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
         tenant = tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())
         replaced = _delete_old(cursor, user_hash, documents)
@@ -64,19 +79,13 @@ def index_documents(*, user_id: str, documents: Sequence[Document]) -> list[Inde
         ids = rows.insert_rows(cursor.connection, user_hash, sealed)
         if change := len(ids) - sum(count for count, _ in replaced.values()):
             cursor.execute(*tenant_row.count(user_hash, change))
+        indexed = _indexed(documents, ids, replaced)
+        within(cursor, user_hash, indexed)
     metrics.CHUNKS_INDEXED.inc(len(ids))
     if has_outgrown(tenant.chunk_count):
         with metrics.stage("index", "grow"):
             keep_up(user_id=user_id, written=len(ids))
-    remaining = iter(ids)
-    return [
-        IndexedDocument(
-            doc_id=document.doc_id,
-            chunk_ids=list(islice(remaining, len(document.chunks))),
-            replaced=replaced.get(document.doc_id, (0, None))[0],
-        )
-        for document in documents
-    ]
+    return indexed
 
 
 async def index_memory_chunk(
@@ -125,7 +134,19 @@ def existing_doc_ids(*, user_id: str, doc_ids: Sequence[str]) -> set[str]:
         return {doc_id for (doc_id,) in cursor.fetchall()}
 
 
-def _embed(documents: Sequence[Document]) -> _Embedded:
+def _indexed(documents: Sequence[Document], ids: Iterable[UUID], replaced: Replaced) -> list[IndexedDocument]:
+    remaining = iter(ids)
+    return [
+        IndexedDocument(
+            doc_id=document.doc_id,
+            chunk_ids=list(islice(remaining, len(document.chunks))),
+            replaced=replaced.get(document.doc_id, (0, None))[0],
+        )
+        for document in documents
+    ]
+
+
+def _embed(documents: Sequence[Document], progress: Progress) -> _Embedded:
     places = [(document, index) for document in documents for index in range(len(document.chunks))]
     chunks = [document.chunks[index] for document, index in places]
     vectors = np.empty((len(chunks), settings.MEMORY_EMBEDDING_DIM), dtype=np.float32)
@@ -133,8 +154,14 @@ def _embed(documents: Sequence[Document]) -> _Embedded:
     if given:
         vectors[list(given)] = as_embeddings(list(given.values()), _fields(documents))
     missing = [position for position, chunk in enumerate(chunks) if chunk.embedding is None]
-    if missing:
-        vectors[missing] = embed_passages([chunks[position].text for position in missing])
+    # Of similar length together, the longest first: an estimate of the time that is left is never too short.
+    missing.sort(key=lambda position: -len(chunks[position].text))
+    done = len(chunks) - len(missing)
+    progress(done, len(chunks))
+    for first in range(0, len(missing), PORTION):
+        portion = missing[first : first + PORTION]
+        vectors[portion] = embed_passages([chunks[position].text for position in portion])
+        progress(done := done + len(portion), len(chunks))
     return _Embedded(places=places, vectors=vectors)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from memory.importing import import_lines
 from memory.listing import list_chunks
 from tests.factories import ALICE, vector_of
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def line(doc_id: str, text: str = "some text", **fields: Any) -> bytes:
@@ -102,20 +103,39 @@ def test_a_doc_id_twice_in_one_file(replace: bool, kept: str) -> None:
 
 def test_a_run_that_breaks_off_keeps_whole_batches_and_goes_on_later(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [line(str(number), f"text {number}") for number in range(7)]
-    real, calls = importing.index_documents, []
+    real = importing.index_documents
 
-    def fails_the_third_time(**kwargs: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 3:
+    def fails_at_the_third_batch(documents: Any, **kwargs: Any) -> Any:
+        if documents[0].doc_id == "4":
             raise ConnectionError("gone")
-        return real(**kwargs)
+        return real(documents=documents, **kwargs)
 
-    monkeypatch.setattr(importing, "index_documents", fails_the_third_time)
-    with pytest.raises(ConnectionError):
+    with monkeypatch.context() as patched, pytest.raises(ConnectionError):
+        patched.setattr(importing, "index_documents", fails_at_the_third_batch)
         run(*lines)
-    assert len(stored()) == 4
+    # The batch that was under way beside it is stored as a whole too.
+    assert [doc_id for doc_id, _ in stored()] == ["0", "1", "2", "3", "6"]
     report = run(*lines)
-    assert (report.skipped, report.documents, len(stored())) == (4, 3, 7)
+    assert (report.skipped, report.documents, len(stored())) == (5, 2, 7)
+
+
+@pytest.mark.parametrize(("replace", "kept"), [(False, "first"), (True, "second")])
+def test_a_doc_id_in_two_batches_that_would_be_under_way_at_once(
+    replace: bool, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is held up until the second would have overtaken it."""
+    real, second_began = importing.index_documents, threading.Event()
+
+    def holds_the_first_up(documents: Any, **kwargs: Any) -> Any:
+        if documents[0].chunks[0].text == "first":
+            second_began.wait(0.5)
+        else:
+            second_began.set()
+        return real(documents=documents, **kwargs)
+
+    monkeypatch.setattr(importing, "index_documents", holds_the_first_up)
+    run(line("a", "first"), line("a", "second"), batch_size=1, replace=replace)
+    assert stored() == [("a", kept)]
 
 
 class TestCommand:

@@ -84,6 +84,35 @@ class TestIndexing:
         assert asked == ["missing"]
         assert texts(recall(ALICE, "missing", top_k=1)) == ["missing"]
 
+    def test_embeds_in_portions_the_longest_first_and_tells_how_far_it_is(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[list[str]] = []
+
+        def embed(given: list[str]) -> Any:
+            asked.append(given)
+            return np.stack([vector_of(text) for text in given])
+
+        monkeypatch.setattr(indexing, "embed_passages", embed)
+        monkeypatch.setattr(indexing, "PORTION", 2)
+        told: list[tuple[int, int]] = []
+        made = Document("doc", "", (Chunk("a"), Chunk("bbb"), Chunk("given", vector_of("given")), Chunk("cc")))
+        index_documents(user_id=ALICE, documents=[made], progress=lambda *seen: told.append(seen))
+        assert asked == [["bbb", "cc"], ["a"]]
+        assert told == [(1, 4), (3, 4), (4, 4)]
+        with tenant_transaction(ALICE):
+            for chunk in MemoryChunk.objects.all():
+                assert chunk.embedding == pytest.approx(vector_of(chunk.text), abs=1e-6)
+
+    def test_what_is_done_within_is_stored_with_the_documents_or_not_at_all(self) -> None:
+        def within(cursor: Any, user_hash: Any, indexed: Any) -> None:
+            assert (user_hash, indexed[0].doc_id, len(indexed[0].chunk_ids)) == (hmac_user(ALICE), "doc", 1)
+            raise KeyError("taken back")
+
+        with pytest.raises(KeyError):
+            index_documents(user_id=ALICE, documents=[document("doc", "one")], within=within)
+        assert counts() == (0, 0, 0)
+
     def test_existing_documents(self) -> None:
         remember(ALICE, "a", "text")
         remember(BOB, "b", "text")
