@@ -155,7 +155,9 @@ def _ask(say: Say, address: str, account: Account, question: str, **filters: str
 def _order(answer: dict[str, Any]) -> str:
     if not answer["matches"]:
         return ""
-    return ", reranked" if answer["reranked"] else f", not reranked: {answer.get('skip_reason')}"
+    if not answer["reranked"]:
+        return f", not reranked: {answer.get('skip_reason')}"
+    return f", reranked by {answer['reranker']['model']} ({answer['reranker']['fusion']})"
 
 
 def _scores(match: dict[str, Any]) -> str:

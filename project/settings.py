@@ -294,6 +294,8 @@ RERANK_ENABLED = env.bool("RERANK_ENABLED", default=True)
 # A hub name or a local directory; the revision is a commit of the hub, so that weights never change unasked.
 RERANK_MODEL = env.str("RERANK_MODEL", default="cross-encoder/ms-marco-TinyBERT-L-2-v2")
 RERANK_REVISION = env.str("RERANK_REVISION", default="81d1926f67cb8eee2c2be17ca9f793c7c3bd20cc")
+# Served while RERANK_MODEL is not at hand: bundled, a folder of that layout, or nothing.
+RERANK_FALLBACK_MODEL = env.str("RERANK_FALLBACK_MODEL", default="bundled")
 # SHA-256 of model.safetensors, checked at load when given.
 RERANK_MODEL_SHA256 = env.str("RERANK_MODEL_SHA256", default="")
 # auto, onnx, torch or remote; auto is onnx on the CPU and torch on a GPU.
@@ -308,6 +310,9 @@ RERANK_TIMEOUT_MS = env.int("RERANK_TIMEOUT_MS", default=250)
 # score + RERANK_FUSION_WEIGHT · the cross-encoder's standardised score.
 RERANK_FUSION = env.str("RERANK_FUSION", default="replace")
 RERANK_FUSION_WEIGHT = env.float("RERANK_FUSION_WEIGHT", default=0.1)
+# How many candidates are reranked, 0: twice as many as are asked for, at least 24; and their tokens, by an estimate.
+RERANK_CANDIDATES = env.int("RERANK_CANDIDATES", default=0)
+RERANK_POOL_TOKENS = env.int("RERANK_POOL_TOKENS", default=12288)
 # Pairs and padded tokens of one forward; requests that may wait.
 RERANK_BATCH_SIZE = env.int("RERANK_BATCH_SIZE", default=32)
 RERANK_BATCH_TOKENS = env.int("RERANK_BATCH_TOKENS", default=16384)

@@ -1,22 +1,23 @@
 """Reranking with a cross-encoder that can fail without taking the answer with it.
 
     reranking      the verbs: query and candidates in, a better order out, or their own order and the reason
-    ordering       scores into an order
     cross_encoder  the model with `predict` and `rank`, as sentence-transformers has them
     runtime        the one engine of this process, loaded in the background
     loading        from settings to a warmed backend
     startup        where serving begins, and with it loading
     gpu            the CUDA device: is it there, must it be?
     flag           whether to rerank at all: the environment, and the operators' switch (`models`, `admin`)
+    pool           how many candidates it is asked about
     health         how the reranker is, for `/readyz` and the admin
     config         the RERANK_* settings, as values for the rooms below
 
 Rooms below, from the ground up, each importing only what stands before it:
 
-    outcomes, metrics, latency   what a rerank comes to, and how it is counted
-    weights/                     the model's files
-    backends/                    what computes scores: torch, ONNX Runtime, a remote server
-    engine/                      jobs in front of a backend: queue, batches, deadlines, breaker
+    outcomes, ordering   what a rerank comes to, and how scores become an order
+    metrics, latency     how it is counted
+    weights/             the model's files
+    backends/            what computes scores: torch, ONNX Runtime, a remote server
+    engine/              jobs in front of a backend: queue, batches, deadlines, breaker
 
 Imports no sibling app but `inference`, the leaf that runs models on the CPU. `tests/test_rooms.py` asserts both.
 """
@@ -25,11 +26,13 @@ from typing import Any
 
 __all__ = [
     "RerankedResult",
+    "Reranker",
     "Reranking",
     "SkipReason",
     "get_cross_encoder",
     "get_rerank_metrics",
     "maybe_rerank",
+    "pool_size",
     "rerank",
     "rerank_now",
     "rerank_with_reason",

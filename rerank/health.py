@@ -1,7 +1,5 @@
 """How the reranker is, for `/readyz` and the admin. Reads what is known; never waits for the model."""
 
-from django.conf import settings
-
 from rerank import flag, runtime
 
 
@@ -30,7 +28,7 @@ def report() -> dict[str, object]:
         "detail": served.detail or breaker.reason,
         "backend": engine.backend.name,
         "device": engine.backend.device,
-        "model": settings.RERANK_MODEL,
+        "model": engine.backend.model.name,
         "load_seconds": round(served.load_seconds, 2),
         "breaker": {"state": breaker.state.value, "slow": breaker.slow, "failed": breaker.failed, "seen": breaker.seen},
         "heartbeat": engine.heartbeat(),

@@ -9,6 +9,7 @@ from rerank import config, gpu
 from rerank.backends import Backend
 from rerank.backends.remote import RemoteBackend
 from rerank.outcomes import ModelUnavailable
+from rerank.weights.exported import verify_exported
 from rerank.weights.files import ModelFiles, locate, verify
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ def _remote() -> Backend:
     return RemoteBackend(
         settings.RERANK_REMOTE_URL,
         limits=config.token_limits(),
+        model=settings.RERANK_MODEL,
         token=settings.RERANK_REMOTE_TOKEN,
         connections=settings.RERANK_REMOTE_CONNECTIONS,
     )
@@ -39,9 +41,26 @@ def _local() -> Backend:
     if reason := gpu.why_requirement_fails():
         raise ModelUnavailable(f"RERANK_REQUIRE_GPU is true. {reason}")
     choice = config.model_choice()
-    files = verify(locate(choice), choice)
+    try:
+        files = verify(locate(choice), choice)
+    except ModelUnavailable as absence:
+        return _onnx(_fallback(absence), "cpu")
     device = resolve_device(settings.RERANK_DEVICE, settings.RERANK_BACKEND)
     return BUILDERS[resolve_backend(settings.RERANK_BACKEND, device, files)](files, device)
+
+
+def _fallback(absence: ModelUnavailable) -> ModelFiles:
+    """The files of RERANK_FALLBACK_MODEL. Raises `absence` where nothing lies there, ModelUnavailable where it is
+    broken."""
+    directory = config.fallback_directory()
+    if directory is None or not directory.is_dir():
+        raise absence
+    try:
+        files = verify_exported(directory)
+    except ModelUnavailable as worse:
+        raise ModelUnavailable(f"{absence} RERANK_FALLBACK_MODEL: {worse}") from worse
+    logger.warning("%s Until then %s reranks.", absence, files.name)
+    return files
 
 
 def _onnx(files: ModelFiles, device: str) -> Backend:

@@ -10,6 +10,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.08, 0.1, 0.15, 0.2, 0.25, 
 
 OUTCOMES = Counter("rerank_requests_total", "Rerank requests by outcome: reranked, empty, or why not.", ["outcome"])
 SKIPPED = Counter("rerank_skipped_total", "Requests that kept the candidates' order, by reason.", ["reason"])
+REORDERED = Counter("rerank_reordered_total", "Requests reranked, by model and fusion.", ["model", "fusion"])
 LATENCY = Histogram(
     "rerank_latency_ms",
     "Milliseconds of a rerank that reached the model, or waited for it in vain.",

@@ -39,7 +39,8 @@ class GPURequired(Exception):
 class RerankedResult:
     """One candidate in its new place.
 
-    `index` is its position in the caller's list, `score` the raw logit (None when skipped, and `skip_reason` says why).
+    `index` is its position in the caller's list, `score` the raw logit (None when skipped, and `skip_reason` says why;
+    None too for what lies beyond RERANK_POOL_TOKENS and follows the reranked in its own order).
     """
 
     index: int
@@ -50,15 +51,25 @@ class RerankedResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Reranker:
+    """Which model ordered an answer, and how its scores were used (rerank.ordering.FUSIONS)."""
+
+    model: str
+    fusion: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reranking:
-    """`order`: candidate indices, best first, always a permutation. `scores`: raw logits by candidate, or None.
+    """`order`: candidate indices, best first, always a permutation. `scores`: raw logits by candidate, None for one
+    that the pool had no room for; None altogether where nothing was reranked. `reranker`: who did it.
 
     No candidates are neither reranked nor skipped.
     """
 
     order: tuple[int, ...]
-    scores: tuple[float, ...] | None
+    scores: tuple[float | None, ...] | None
     skip_reason: SkipReason | None = None
+    reranker: Reranker | None = None
 
     @property
     def reranked(self) -> bool:

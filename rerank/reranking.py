@@ -11,10 +11,26 @@ from dataclasses import dataclass, field
 from django.conf import settings
 
 from rerank import config, flag, metrics, runtime
+from rerank.backends import ServedModel
 from rerank.cross_encoder import LoadedCrossEncoder
 from rerank.engine.failures import describe
 from rerank.engine.jobs import Job
-from rerank.outcomes import ModelUnavailable, RerankedResult, Reranking, Skipped, SkipReason
+from rerank.outcomes import ModelUnavailable, RerankedResult, Reranker, Reranking, Skipped, SkipReason
+from rerank.pool import affordable, pool_size
+
+__all__ = [
+    "RerankedResult",
+    "Reranker",
+    "Reranking",
+    "SkipReason",
+    "get_cross_encoder",
+    "get_rerank_metrics",
+    "maybe_rerank",
+    "pool_size",
+    "rerank",
+    "rerank_now",
+    "rerank_with_reason",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +77,10 @@ async def rerank_with_reason(
             raise Skipped(SkipReason.DISABLED)
         if request.passages:
             await runtime.current().wait_while_loading(request.time_left())
-            job = _submit(request)
+            job, served = _submit(request)
             try:
                 async with asyncio.timeout(request.time_left()):
-                    request.take(await asyncio.wrap_future(job.future))
+                    request.take(await asyncio.wrap_future(job.future), served)
             except TimeoutError:
                 raise Skipped(SkipReason.TIMEOUT) from None
     return request.outcome
@@ -86,9 +102,9 @@ def rerank_now(
         if not flag.is_enabled():
             raise Skipped(SkipReason.DISABLED)
         if request.passages:
-            job = _submit(request)
+            job, served = _submit(request)
             try:
-                request.take(job.future.result(request.time_left()))
+                request.take(job.future.result(request.time_left()), served)
             except FutureTimeout:  # the job's own deadline has passed too: nobody works on it any more
                 raise Skipped(SkipReason.TIMEOUT) from None
     return request.outcome
@@ -122,7 +138,7 @@ def get_rerank_metrics() -> dict[str, object]:
         "device": engine.backend.device if engine else "none",
         "enabled": flag.is_enabled(),
         "status": served.status.value,
-        "model": settings.RERANK_MODEL,
+        "model": engine.backend.model.name if engine else settings.RERANK_MODEL,
         "backend": engine.backend.name if engine else "none",
         "breaker": engine.breaker.snapshot().state.value if engine else "closed",
         "outcomes": outcomes,
@@ -133,6 +149,7 @@ def get_rerank_metrics() -> dict[str, object]:
 class _Request:
     query: str
     passages: tuple[str, ...]
+    pool: int  # how many of them, from the first, the model is asked about
     timeout: float
     retrieval_scores: tuple[float, ...] | None = None
     started: float = field(default_factory=time.perf_counter)
@@ -141,23 +158,34 @@ class _Request:
     def time_left(self) -> float:
         return max(0.0, self.timeout - (time.perf_counter() - self.started))
 
-    def take(self, scores: tuple[float, ...]) -> None:
-        self.outcome = Reranking(config.fusion().order(scores, self.retrieval_scores), scores)
+    def take(self, scores: tuple[float, ...], model: ServedModel) -> None:
+        """Make the order of the scored pool, and let the rest follow as it came."""
+        fusion = config.fusion_of(model)
+        retrieved = None if self.retrieval_scores is None else self.retrieval_scores[: self.pool]
+        rest = len(self.passages) - self.pool
+        self.outcome = Reranking(
+            order=(*fusion.order(scores, retrieved), *range(self.pool, len(self.passages))),
+            scores=(*scores, *[None] * rest),
+            reranker=Reranker(model.name, fusion.name),
+        )
 
 
 def _request(
     query: str, candidates: Sequence[str], timeout_ms: float | None, retrieval_scores: Sequence[float] | None
 ) -> _Request:
+    passages = tuple(candidates or ())
     scores = None if retrieval_scores is None else tuple(retrieval_scores)
-    return _Request(query, tuple(candidates or ()), _seconds(timeout_ms), scores)
+    return _Request(query, passages, affordable(query, passages), _seconds(timeout_ms), scores)
 
 
 def _seconds(timeout_ms: float | None) -> float:
     return (settings.RERANK_TIMEOUT_MS if timeout_ms is None else timeout_ms) / 1000
 
 
-def _submit(request: _Request) -> Job:
-    return runtime.current().serving_engine().submit(request.query, request.passages, request.time_left())
+def _submit(request: _Request) -> tuple[Job, ServedModel]:
+    engine = runtime.current().serving_engine()
+    job = engine.submit(request.query, request.passages[: request.pool], request.time_left())
+    return job, engine.backend.model
 
 
 @contextmanager
@@ -178,6 +206,8 @@ def _count(request: _Request) -> None:
     reason = request.outcome.skip_reason
     metrics.count_outcome(reason.value if reason else "reranked" if request.outcome.reranked else "empty")
     metrics.TOTAL_SECONDS.observe(elapsed)
+    if reranker := request.outcome.reranker:
+        metrics.REORDERED.labels(reranker.model, reranker.fusion).inc()
     if reason:
         metrics.SKIPPED.labels(reason.value).inc()
     if reason not in TURNED_AWAY:

@@ -138,8 +138,8 @@ class Runtime:
             ),
         )
         engine.start()
-        choice = config.model_choice()
-        metrics.MODEL_INFO.labels(choice.name, choice.revision, backend.name, backend.device, backend.dtype).set(1)
+        model = backend.model
+        metrics.MODEL_INFO.labels(model.name, model.revision, backend.name, backend.device, backend.dtype).set(1)
         return engine
 
 

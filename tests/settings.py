@@ -42,6 +42,7 @@ os.environ |= {
     "MEMORY_ENCRYPTION_KEY": _key(),
     "MEMORY_TENANT_HMAC_KEY": _key(),
     "RERANK_ENABLED": "false",  # tests/rerank/ switches it on
+    "RERANK_FALLBACK_MODEL": "",  # what is tested is told by the test
     **_urls(),
 }
 

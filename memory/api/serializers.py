@@ -23,6 +23,7 @@ from memory.documents.shape import MAX_DOC_ID_BYTES, MAX_SOURCE_BYTES
 from memory.listing import Page
 from memory.search.filters import Scope
 from rerank import SkipReason
+from rerank.ordering import FUSIONS
 
 MAX_TOP_K = 100
 DEFAULT_TOP_K = 10
@@ -123,14 +124,22 @@ class ExplanationOutput(serializers.Serializer[Any]):
 
 
 class MatchOutput(ChunkOutput):
-    score = serializers.FloatField(allow_null=True, help_text="The cross-encoder's, raw; null when it was skipped.")
+    score = serializers.FloatField(allow_null=True, help_text="The cross-encoder's, raw; null where it gave none.")
     retrieval_score = serializers.FloatField()
     explanation = ExplanationOutput(required=False, allow_null=True, help_text="Only when asked to explain.")
 
 
+class RerankerOutput(serializers.Serializer[Any]):
+    model = serializers.CharField(help_text="The cross-encoder that scored the matches.")
+    fusion = serializers.ChoiceField(
+        choices=FUSIONS, help_text="Whether its order replaced that of retrieval, or how both were fused."
+    )
+
+
 class QueryOutput(serializers.Serializer[Any]):
     matches = MatchOutput(many=True)
-    reranked = serializers.BooleanField(help_text="Whether the order is the cross-encoder's.")
+    reranked = serializers.BooleanField(help_text="Whether a cross-encoder had a say in the order.")
+    reranker = RerankerOutput(allow_null=True, help_text="Who had a say in the order, and how; null when nobody.")
     skip_reason = serializers.ChoiceField(
         choices=[reason.value for reason in SkipReason], allow_null=True, help_text="Why it is not."
     )

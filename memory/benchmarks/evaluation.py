@@ -20,7 +20,7 @@ from memory.documents.document import Document
 from memory.index.embedding import embed_query
 from memory.indexing import index_documents
 from memory.search.retrieval import CANDIDATES
-from rerank import get_cross_encoder
+from rerank import config, get_cross_encoder
 from rerank.ordering import Fusion
 from rerank.outcomes import ModelUnavailable
 
@@ -141,10 +141,11 @@ def _reranked(questions: Questions, options: Options, notes: list[str]) -> list[
     except ModelUnavailable as reason:
         notes.append(f"{RERANKED} was not measured: {reason}")
         return []
-    weights = options.fusion_weights or [settings.RERANK_FUSION_WEIGHT]
+    served = config.fusion_of(backend.model)
+    weights = options.fusion_weights or [served.weight or settings.RERANK_FUSION_WEIGHT]
     fusions = {f"{RERANKED} {name}": Fusion(name) for name in ("replace", "rrf")}
     fusions |= {f"{RERANKED} weighted {weight:g}": Fusion("weighted", weight) for weight in weights}
-    notes.append(f"{RERANKED}: {settings.RERANK_MODEL} by {backend.name}; as served: {settings.RERANK_FUSION}.")
+    notes.append(f"{RERANKED}: {backend.model.name} by {backend.name}, served with {served}.")
     return rerank_candidates(questions, backend.predict, fusions)
 
 

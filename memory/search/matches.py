@@ -19,7 +19,7 @@ class Explanation:
 @dataclass(frozen=True)
 class Match:
     """One answer: a chunk, opened, and its scores, higher being better: `retrieval_score` as
-    memory.search.search_parameters.Weights says, `score` the cross-encoder's raw one, None when it was skipped."""
+    memory.search.search_parameters.Weights says, `score` the cross-encoder's raw one, None where it gave none."""
 
     id: UUID
     doc_id: str

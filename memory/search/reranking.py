@@ -7,17 +7,17 @@ from memory.search.matches import Match
 from rerank import Reranking, SkipReason, rerank_now
 
 
-def reorder(query: str, candidates: Sequence[Match], *, wanted: bool) -> tuple[list[Match], Reranking]:
+def reorder(query: str, candidates: Sequence[Match], *, pool: int, wanted: bool) -> tuple[list[Match], Reranking]:
     """All candidates, best first, each with the cross-encoder's `score`; and how that order came about.
 
-    Never raises on account of the reranker, and takes RERANK_TIMEOUT_MS at most. `wanted`: the caller's own choice.
+    The first `pool` are reranked, the rest follow in retrieval order. Never raises on account of the reranker, and
+    takes RERANK_TIMEOUT_MS at most. `wanted`: the caller's own choice.
     """
-    texts = [candidate.text for candidate in candidates]
+    first, rest = candidates[:pool], candidates[pool:]
     if wanted:
-        scores = [candidate.retrieval_score for candidate in candidates]
+        texts, scores = [each.text for each in first], [each.retrieval_score for each in first]
         reranking = rerank_now(query, texts, retrieval_scores=scores)
     else:
-        reranking = Reranking.skipped(len(texts), SkipReason.DISABLED)
-    if reranking.scores is None:
-        return [candidates[index] for index in reranking.order], reranking
-    return [replace(candidates[index], score=reranking.scores[index]) for index in reranking.order], reranking
+        reranking = Reranking.skipped(len(first), SkipReason.DISABLED)
+    found = reranking.scores or (None,) * len(first)
+    return [*(replace(first[index], score=found[index]) for index in reranking.order), *rest], reranking

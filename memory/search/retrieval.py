@@ -23,7 +23,7 @@ from memory.search.matches import Explanation, Match
 from memory.search.reranking import reorder
 from memory.search.search_parameters import SearchParameters, Weights, search_parameters
 from memory.tenancy.cursors import sending
-from rerank import SkipReason
+from rerank import Reranker, SkipReason, pool_size
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +33,16 @@ _text, _json = TextCodec(), JSONCodec()
 
 @dataclass(frozen=True)
 class QueryResult:
-    """The best matches first, how many rows had to be left out, milliseconds per step, whether the order is the
-    cross-encoder's, and if not, why (None where nothing was found to be ordered). `truncated`: there are fewer matches
-    than were asked for, because more would have passed MEMORY_MAX_ANSWER_BYTES."""
+    """The best matches first, how many rows had to be left out, milliseconds per step, whether a cross-encoder had a
+    say in the order, which one and how, and if not, why (None where nothing was found to be ordered). `truncated`:
+    there are fewer matches than were asked for, because more would have passed MEMORY_MAX_ANSWER_BYTES."""
 
     matches: list[Match]
     integrity_failures: int
     timings_ms: dict[str, float]
     reranked: bool = False
     skip_reason: SkipReason | None = None
+    reranker: Reranker | None = None
     truncated: bool = False
 
 
@@ -82,13 +83,14 @@ def query_memories(
     InvalidDocument (InvalidFilter for a filter) naming the field, InvalidUserId, EmbeddingModelUnavailable.
     """
     timings: dict[str, float] = {}
+    pool = pool_size(top_k) if rerank else 0
     with metrics.stage("query", "embed", timings):
         vector = embed_query(query) if embedding is None else as_embedding(embedding)
     with metrics.stage("query", "candidates", timings):
         user_hash, candidates = find_candidates(
             user_id=user_id,
             vector=vector,
-            limit=max(CANDIDATES, top_k),
+            limit=max(CANDIDATES, top_k, pool),
             query=query,
             scope=scope,
             weights=weights,
@@ -98,13 +100,14 @@ def query_memories(
         sealed = [candidate for candidate in candidates if candidate.text_cipher is not None]
         opened = list(open_candidates(user_hash, sealed, explain=explain))
     with metrics.stage("query", "rerank", timings):
-        matches, reranking = reorder(query, opened, wanted=rerank)
+        matches, reranking = reorder(query, opened, pool=pool, wanted=rerank)
     return QueryResult(
         matches=matches[:top_k],
         integrity_failures=len(sealed) - len(opened),
         timings_ms=timings,
         reranked=reranking.reranked,
         skip_reason=reranking.skip_reason,
+        reranker=reranking.reranker,
         truncated=len(sealed) < min(top_k, len(candidates)),
     )
 

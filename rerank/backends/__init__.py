@@ -7,7 +7,7 @@
     pair_tokenizer  (query, passage) into token ids
     text_cleaning   any value made safe for a tokenizer
 
-Imports `rerank.weights`, `rerank.outcomes` and `inference`; no settings.
+Imports `rerank.weights`, `rerank.ordering`, `rerank.outcomes` and `inference`; no settings.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+
+from rerank.ordering import Fusion
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,19 @@ class EncodedPair:
     payload: Any
 
 
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """Which model a backend runs, for answers and metrics, and how its scores are used: None as the settings say."""
+
+    name: str
+    revision: str = ""
+    fusion: Fusion | None = None
+
+
 class Backend(Protocol):
     """Scores pairs with raw logits. Used by `workers` threads of the engine, and by nobody else."""
 
+    model: ServedModel
     name: str
     device: str
     dtype: str

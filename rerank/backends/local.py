@@ -1,12 +1,12 @@
 """What the torch and ONNX backends share: the tokenizer, and predicting without an engine."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rerank.backends import EncodedPair
+from rerank.backends import EncodedPair, ServedModel
 from rerank.backends.pair_tokenizer import Limits, PairTokenizer
 from rerank.backends.text_cleaning import clean
 from rerank.outcomes import ModelUnavailable
@@ -23,7 +23,8 @@ class LocalBackend(ABC):
     mixes_requests = True
 
     def __init__(self, files: ModelFiles, limits: Limits) -> None:
-        self._limits = limits
+        self.model = ServedModel(files.name, files.revision, files.fusion)
+        self._limits = limits = _within(limits, files.config if files.graph else {})
         self.gives_logits = gives_logits(files.config)
         self._pad_id = int(files.config.get("pad_token_id") or 0)
         try:
@@ -49,6 +50,12 @@ class LocalBackend(ABC):
 
     def close(self) -> None:
         return None
+
+
+def _within(limits: Limits, config: Mapping[str, Any]) -> Limits:
+    """The limits of the settings, or those of an exported model where it reads less."""
+    pair = min(limits.pair, int(config.get("max_length", limits.pair)))
+    return Limits(pair=pair, query=min(limits.query, pair // 2, int(config.get("query_tokens", limits.query))))
 
 
 def gives_logits(config: dict[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import numpy as np
 
-from rerank.backends import EncodedPair
+from rerank.backends import EncodedPair, ServedModel
 from rerank.backends.pair_tokenizer import Limits
 from rerank.backends.text_cleaning import clean, estimate_tokens
 
@@ -36,10 +36,12 @@ class RemoteBackend:
         url: str,
         *,
         limits: Limits,
+        model: str = "remote",
         token: str = "",
         connections: int = 4,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
+        self.model = ServedModel(model)
         self.workers = connections
         self._limits = limits
         self._url = url.rstrip("/") + "/rerank"

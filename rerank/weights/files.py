@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from inference.weights import UnreadableWeights, read_weights
+from rerank.ordering import Fusion
 from rerank.outcomes import ModelUnavailable
 
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
@@ -33,12 +34,15 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A verified model on disk."""
+    """A verified model on disk. `graph`: its ONNX file, for one that was exported; `fusion`: how it wants to be used,
+    None for what the settings say."""
 
     directory: Path
     name: str
     revision: str
     config: dict[str, Any]
+    graph: Path | None = None
+    fusion: Fusion | None = None
 
 
 def locate(choice: ModelChoice) -> Path:
@@ -84,7 +88,7 @@ def verify(directory: Path, choice: ModelChoice) -> ModelFiles:
     if choice.sha256 and sha256_of(directory / WEIGHTS) != choice.sha256.lower():
         raise ModelUnavailable(f"{WEIGHTS} in {directory} does not have the hash that RERANK_MODEL_SHA256 names.")
     load_weights(directory)
-    return ModelFiles(directory, choice.name, choice.revision, _read_config(directory))
+    return ModelFiles(directory, choice.name, choice.revision, read_config(directory))
 
 
 def load_weights(directory: Path) -> dict[str, np.ndarray]:
@@ -100,7 +104,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_config(directory: Path) -> dict[str, Any]:
+def read_config(directory: Path) -> dict[str, Any]:
+    """config.json. Raises ModelUnavailable unless it holds an object."""
     try:
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rerank import runtime
-from rerank.backends import EncodedPair
+from rerank.backends import EncodedPair, ServedModel
 from rerank.engine.breaker import CircuitBreaker, Policy
 from rerank.engine.engine import Engine, EngineLimits
 
@@ -34,6 +34,7 @@ def score_of(query: str, passage: str) -> float:
 class FakeBackend:
     """Scores as `score_of` says; `misbehave(pairs)` may raise, wait, or return something instead."""
 
+    model = ServedModel("fake-model")
     name, device, dtype = "fake", "cpu", "float32"
     gives_logits = True
 

@@ -72,6 +72,34 @@ def test_the_cross_encoder_sees_24_candidates_and_their_texts(client: Client) ->
     assert all(text.startswith("memory =") for text in seen)
 
 
+def test_the_pool_grows_with_the_answer_so_that_reranking_can_choose(client: Client) -> None:
+    """Thirty asked for: the best by the cross-encoder is the sixtieth by retrieval, and comes first."""
+    serve_with(FakeBackend())
+    for place in range(5, 70):
+        near = vector()
+        near[1] = place / 2
+        index(client, f"memory ={place}", embedding=near, doc_id=f"doc-{place}")
+    answer = ask(client, top_k=30)
+    assert doc_ids(answer) == [f"doc-{place}" for place in range(59, 29, -1)]
+
+
+def test_what_is_beyond_the_pool_follows_in_retrieval_order(client: Client, settings: Settings) -> None:
+    settings.RERANK_CANDIDATES = 3
+    serve_with(FakeBackend())
+    answer = ask(client)
+    assert doc_ids(answer) == ["doc-2", "doc-1", "doc-0", "doc-3", "doc-4"]
+    assert [match["score"] for match in answer["matches"]] == [2.0, 1.0, 0.0, None, None]
+    assert answer["reranked"]
+
+
+def test_the_answer_says_which_model_ordered_it_and_how(client: Client, settings: Settings) -> None:
+    serve_with(FakeBackend())
+    assert ask(client)["reranker"] == {"model": "fake-model", "fusion": "replace"}
+    settings.RERANK_FUSION = "weighted"
+    assert ask(client)["reranker"] == {"model": "fake-model", "fusion": "weighted"}
+    assert ask(client, rerank=False)["reranker"] is None
+
+
 def test_a_request_may_do_without(client: Client) -> None:
     backend = FakeBackend()
     serve_with(backend)

@@ -1,0 +1,166 @@
+"""The model that is served while the specified one is not at hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from pytest_django import Settings
+
+from inference.bert_graph import cross_encoder_graph
+from rerank import SkipReason, config, health, metrics, rerank_now, runtime
+from rerank.backends.onnx_backend import OnnxBackend
+from rerank.backends.pair_tokenizer import Limits
+from rerank.outcomes import ModelUnavailable, Reranker
+from rerank.weights import exported
+from rerank.weights.exported import verify_exported
+from rerank.weights.files import ModelChoice, ModelFiles, load_weights, sha256_of, verify
+from rerank.weights.random_model import TINYBERT, write_random_model
+
+SMALL = TINYBERT | {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}
+PASSAGES = ["Paris is the capital of France.", "Bananas are yellow.", "", "The night train leaves at ten."]
+
+
+def write_config(directory: Path, **changes: Any) -> None:
+    described = {
+        "name": "tiny",
+        "fusion": "weighted",
+        "weight": 0.1,
+        "max_length": 128,
+        "sha256": sha256_of(directory / exported.GRAPH),
+    }
+    (directory / "config.json").write_text(json.dumps(described | changes))
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+    """A tiny random cross-encoder as the hub would have it."""
+    directory = write_random_model(tmp_path_factory.mktemp("original"), config=SMALL, scale=0.5)
+    return verify(directory, ModelChoice(str(directory), "", "", allow_download=False))
+
+
+@pytest.fixture
+def bundle(original: ModelFiles, tmp_path: Path) -> Path:
+    """The same, exported."""
+    directory = tmp_path / "bundle"
+    directory.mkdir()
+    (directory / "tokenizer.json").write_bytes((original.directory / "tokenizer.json").read_bytes())
+    (directory / exported.GRAPH).write_bytes(cross_encoder_graph(original.config, load_weights(original.directory)))
+    write_config(directory)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def _absent(settings: Settings, tmp_path: Path, bundle: Path) -> None:
+    settings.RERANK_MODEL, settings.RERANK_GOLDEN = str(tmp_path / "absent"), []
+    settings.RERANK_FALLBACK_MODEL = str(bundle)
+    settings.RERANK_TIMEOUT_MS = 10_000
+
+
+def served_by() -> Reranker | None:
+    runtime.reset()._load_quietly()
+    return rerank_now("capital of France", PASSAGES, retrieval_scores=[0.4, 0.3, 0.2, 0.1]).reranker
+
+
+def test_it_is_served_with_its_own_fusion_and_says_so(original: ModelFiles, settings: Settings) -> None:
+    settings.RERANK_FUSION = "replace"  # for the specified model
+    counted = metrics.REORDERED.labels("tiny", "weighted")._value
+    before = counted.get()
+    assert served_by() == Reranker("tiny", "weighted")
+    assert counted.get() == before + 1
+    assert (health.report()["model"], health.state()) == ("tiny", "ok")
+    expected = OnnxBackend(original, Limits()).predict([("capital of France", text) for text in PASSAGES])
+    assert rerank_now("capital of France", PASSAGES).scores == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_specified_model_comes_first(original: ModelFiles, settings: Settings) -> None:
+    settings.RERANK_MODEL = str(original.directory)
+    assert served_by() == Reranker(str(original.directory), "replace")
+
+
+@pytest.mark.parametrize("fallback", ["", "bundled", "/nonexistent"])
+def test_where_there_is_none_the_specified_model_is_missed(
+    fallback: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "BUNDLED", tmp_path / "not shipped")
+    settings.RERANK_FALLBACK_MODEL = fallback
+    assert served_by() is None
+    assert rerank_now("q", PASSAGES).skip_reason is SkipReason.MODEL_UNAVAILABLE
+    assert "RERANK_MODEL is no directory" in str(health.report()["detail"])
+
+
+def test_bundled_is_the_folder_of_the_repository(
+    bundle: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "BUNDLED", bundle)
+    settings.RERANK_FALLBACK_MODEL = "bundled"
+    assert served_by() == Reranker("tiny", "weighted")
+    assert exported.BUNDLED.parts[-3:] == ("rerank", "bundled", "default")
+
+
+def test_a_graph_of_another_hash_is_not_served(bundle: Path) -> None:
+    with (bundle / exported.GRAPH).open("ab") as file:
+        file.write(b"x")
+    assert served_by() is None
+    assert "model.onnx" in str(health.report()["detail"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": ""}, "name"),
+        ({"fusion": "sum"}, "fusion"),
+        ({"weight": -1}, "weight"),
+        ({"weight": "0.1"}, "weight"),
+        ({"max_length": None}, "max_length"),
+        ({"sha256": None}, "sha256"),
+    ],
+)
+def test_a_config_that_is_not_understood_is_named(bundle: Path, changes: dict[str, Any], message: str) -> None:
+    write_config(bundle, **changes)
+    with pytest.raises(ModelUnavailable, match=message):
+        verify_exported(bundle)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", exported.GRAPH])
+def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+    with pytest.raises(ModelUnavailable, match=name):
+        verify_exported(bundle)
+
+
+def test_it_reads_no_more_than_its_length(bundle: Path) -> None:
+    write_config(bundle, max_length=16, query_tokens=4)
+    backend = OnnxBackend(verify_exported(bundle), Limits())
+    (pair,) = backend.encode("one two three four five six seven", ["many words " * 100])
+    assert pair.tokens == 16
+
+
+def test_a_graph_with_the_inputs_of_an_exporter_is_fed_them(bundle: Path) -> None:
+    """int64 ids and a mask: this one sums the ids that the mask leaves, so padding must not count."""
+    ids, mask = (
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
+        for name in ("input_ids", "attention_mask")
+    )
+    nodes = [
+        helper.make_node("Mul", ["input_ids", "attention_mask"], ["kept"]),
+        helper.make_node("ReduceSum", ["kept", "axes"], ["sums"], keepdims=0),
+        helper.make_node("Cast", ["sums"], ["logits"], to=TensorProto.FLOAT),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "sums",
+        [ids, mask],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch"])],
+        [helper.make_tensor("axes", TensorProto.INT64, [1], [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, bundle / exported.GRAPH)
+    write_config(bundle)
+    backend = OnnxBackend(verify_exported(bundle), Limits())
+    pairs = [("q", "short"), ("q", "a rather longer passage")]
+    sums = [float(backend.encode(query, [text])[0].payload[0].sum()) for query, text in pairs]
+    assert np.array_equal(backend.predict(pairs), sums)
