@@ -45,19 +45,20 @@ class MetadataRow:
         )
 
 
-def rewrite(
-    cursor: psycopg.Cursor[Any],
-    user_hash: UserHash,
-    gone: Sequence[UUID],
-    chunks: Sequence[PlainChunk],
-    originals: Sequence[np.ndarray],
-    recipe: Recipe,
+def delete_rows(cursor: psycopg.Cursor[Any], user_hash: UserHash, ids: Sequence[UUID]) -> None:
+    """Delete chunks with all that they are found by."""
+    if ids:
+        cursor.execute(DELETE_CHUNKS, [user_hash, list(ids)])
+
+
+def insert_embedded(
+    cursor: psycopg.Cursor[Any], user_hash: UserHash, chunks: Sequence[tuple[PlainChunk, Any]], recipe: Recipe
 ) -> None:
-    """Delete the chunks `gone`, and store `chunks` with these embeddings; one that has an id keeps it."""
-    if gone:
-        cursor.execute(DELETE_CHUNKS, [user_hash, list(gone)])
+    """Store chunks with their embeddings, float32 (d,), as new rows that are made by `recipe`; an id is kept."""
     if chunks:
-        insert_rows(cursor.connection, user_hash, build_rows(user_hash, chunks, np.stack(originals), recipe))
+        originals = np.stack([original for _, original in chunks])
+        rows = build_rows(user_hash, [chunk for chunk, _ in chunks], originals, recipe)
+        insert_rows(cursor.connection, user_hash, rows)
 
 
 def update_metadata(

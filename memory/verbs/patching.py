@@ -5,7 +5,7 @@ embedding that is not at hand, the lock is given back, the text is embedded outs
 made anew to what is stored by then. So two changes at once run one after the other, and neither undoes the other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,11 +20,11 @@ from keys.keyring import get_keyring
 from memory import metrics
 from memory.documents.patches import Patch
 from memory.exceptions import ChangedMeanwhile, ChunkNotFound, DocumentTooLarge
-from memory.index.changed_rows import rewrite, update_metadata
+from memory.index.changed_rows import delete_rows, insert_embedded, update_metadata
 from memory.index.embedding import embed_passages
-from memory.index.recipe import Recipe, recorded
+from memory.index.recipe import Recipe, for_new_embeddings, recorded
 from memory.index.rows import PlainChunk
-from memory.index.stored_rows import LOCK_DOCUMENT, LOCK_SOME, open_row, read
+from memory.index.stored_rows import LOCK_DOCUMENT, LOCK_SOME, StoredRow, open_row, read
 from memory.index.tail import has_outgrown, keep_up
 from memory.index.vectors import as_embedding
 from memory.listing import StoredChunk
@@ -89,13 +89,16 @@ def _change(user_id: str, locking: str, parameters: dict[str, Any], plan: Plan) 
     for _ in range(ATTEMPTS):
         with metrics.stage("patch", "write"), tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
             tenant = tenant_row.lock(cursor, user_hash)
-            stored = _opened(cursor, locking, user_hash, parameters)
-            if tenant is None or not stored:
+            if tenant is None:
+                raise ChunkNotFound(ChunkNotFound.__doc__)
+            recipe = recorded(tenant.recipe)
+            stored = _opened(read(cursor, locking, user_hash=user_hash, **parameters), user_hash, recipe)
+            if not stored:
                 raise ChunkNotFound(ChunkNotFound.__doc__)
             planned = plan(stored)
             missing = list(dict.fromkeys(each.text_to_embed for each in planned if each.vector(made) is None))
             if not missing:
-                chunks, rewritten = _store(cursor, user_hash, recorded(tenant.recipe), stored, planned, made)
+                chunks, rewritten = _store(cursor, user_hash, recipe, stored, planned, made)
                 break
         with metrics.stage("patch", "embed"):
             made |= dict(zip(missing, embed_passages(missing), strict=True))
@@ -106,13 +109,13 @@ def _change(user_id: str, locking: str, parameters: dict[str, Any], plan: Plan) 
     return chunks, len(made)
 
 
-def _opened(
-    cursor: psycopg.Cursor[Any], locking: str, user_hash: UserHash, parameters: dict[str, Any]
-) -> list[StoredBefore]:
-    sealing = get_keyring().sealing.key_id
+def _opened(rows: Iterable[StoredRow], user_hash: UserHash, recipe: Recipe) -> list[StoredBefore]:
+    # All seals of a row stand under one key; and while a reindex is under way, a row may be of either kind, so that
+    # its labels could not be made anew without all else.
+    sealing, reindexing = get_keyring().sealing.key_id, bool(recipe.kinds)
     return [
-        StoredBefore(opened.chunk, opened.original, under_sealing_key=row.enc_key_id == sealing)
-        for row in read(cursor, locking, user_hash=user_hash, **parameters)
+        StoredBefore(opened.chunk, opened.original, stands=row.enc_key_id == sealing and not reindexing)
+        for row in rows
         for opened in [open_row(row, user_hash)]
     ]
 
@@ -130,17 +133,16 @@ def _store(
     chunks = [replace(each.chunk, updated_at=now) if each.is_changed else each.chunk for each in planned]
     pairs = list(zip(planned, chunks, strict=True))
     staying = {chunk.id for each, chunk in pairs if each.can_stay}
-    moving = [chunk for each, chunk in pairs if not each.can_stay]
-    vectors = [vector for each in planned if not each.can_stay and (vector := each.vector(made)) is not None]
     gone = [each.chunk.id for each in stored if each.chunk.id and each.chunk.id not in staying]
-    update_metadata(
-        cursor,
-        user_hash,
-        [(each.before.chunk, chunk) for each, chunk in pairs if each.before and each.can_stay and each.is_changed],
-        recipe,
-    )
-    rewrite(cursor, user_hash, gone, moving, vectors, recipe)
-    if change := len(moving) - len(gone):
-        cursor.execute(*tenant_row.count(user_hash, change))
-    metrics.CHUNKS_INDEXED.inc(len(moving))
-    return chunks, len(moving)
+    kept = [(chunk, each.kept) for each, chunk in pairs if not each.can_stay and each.kept is not None]
+    new = [(chunk, each.new(made)) for each, chunk in pairs if not each.can_stay and each.kept is None]
+    changed = [(each.before.chunk, chunk) for each, chunk in pairs if each.can_stay and each.is_changed and each.before]
+    update_metadata(cursor, user_hash, changed, recipe)
+    delete_rows(cursor, user_hash, gone)
+    insert_embedded(cursor, user_hash, kept, recipe)
+    insert_embedded(cursor, user_hash, new, for_new_embeddings(recipe))
+    rewritten = len(kept) + len(new)
+    if rewritten != len(gone):
+        cursor.execute(*tenant_row.count(user_hash, rewritten - len(gone)))
+    metrics.CHUNKS_INDEXED.inc(rewritten)
+    return chunks, rewritten

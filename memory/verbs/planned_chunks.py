@@ -15,11 +15,11 @@ _json = JSONCodec()
 
 @dataclass(frozen=True)
 class StoredBefore:
-    """A stored chunk, opened. `under_sealing_key`: its seals may stay beside one that is made now."""
+    """A stored chunk, opened. `stands`: its row may stay, with a new seal beside the others and new labels."""
 
     chunk: PlainChunk
     original: np.ndarray = field(repr=False)
-    under_sealing_key: bool
+    stands: bool
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,27 @@ class PlannedChunk:
     @property
     def can_stay(self) -> bool:
         """Whether its row can stay where it is, but for the seal of its metadata."""
-        under_sealing_key = self.before is not None and self.before.under_sealing_key
-        return self._keeps_all_but_metadata and (under_sealing_key or self._keeps_metadata)
+        stands = self.before is not None and self.before.stands
+        return self._keeps_all_but_metadata and (stands or self._keeps_metadata)
 
     @property
     def text_to_embed(self) -> str:
         """What is embedded of it."""
         return self.chunk.text
 
+    @property
+    def kept(self) -> np.ndarray | None:
+        """The stored embedding, where it stays."""
+        stays = self.given is None and self.before is not None and self.before.chunk.text == self.text_to_embed
+        return self.before.original if self.before is not None and stays else None
+
+    def new(self, made: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """The embedding that takes its place: the client's, or the one that was made for its text."""
+        return self.given if self.given is not None else made.get(self.text_to_embed)
+
     def vector(self, made: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """The client's embedding, that of a text that stays, or the one that was made for its text; None: make it."""
-        if self.given is not None:
-            return self.given
-        if self.before is not None and self.before.chunk.text == self.text_to_embed:
-            return self.before.original
-        return made.get(self.text_to_embed)
+        """Its embedding; None where it must be made first."""
+        return self.kept if self.kept is not None else self.new(made)
 
     @property
     def _keeps_all_but_metadata(self) -> bool:

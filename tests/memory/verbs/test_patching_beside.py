@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from django.db import connection
-from django.test import override_settings
 
 from keys import nonces, steps
 from keys.generation import generate_key
@@ -18,8 +17,9 @@ from keys.pace import Pace
 from keys.rotation import rotate
 from memory.erasure import delete_chunk, erase_user
 from memory.exceptions import ChunkNotFound
-from memory.index import reindexing
-from memory.index.recipe import recorded
+from memory.index import tenant_reindex
+from memory.index.recipe import configured, recorded
+from memory.index.reindexing import reindex_tenant
 from memory.listing import list_chunks
 from memory.models import MemoryChunk, MemoryVector, Tenant
 from memory.rls import tenant_transaction
@@ -32,7 +32,7 @@ from memory.verbs import patching
 from tests.factories import ALICE, recall, remember, texts, vector_of
 from tests.memory.rotation import hmac_rotating, rotating
 from tests.memory.verbs.changes import Embedder, change, change_document, chunk
-from tests.memory.waiting import in_thread, wait_until_done_or_waiting, wait_until_one_waits
+from tests.memory.waiting import in_thread, wait_until_done_or_waiting
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -129,45 +129,13 @@ def test_many_changes_at_once_lose_nothing(embedder: Embedder) -> None:
 
 
 # --- A reindex -------------------------------------------------------------------------------------------------------
-def embedded_by_another(texts: list[str]) -> np.ndarray:
+def by_another(texts: list[str]) -> np.ndarray:
     return np.stack([vector_of(f"another: {text}") for text in texts])
 
 
-def test_a_change_waits_for_a_reindex_and_is_not_undone_by_it(
-    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ids = remember(ALICE, "doc", "one", "two", metadata={"a": 1})
-    beside = threading.Thread(target=in_thread, args=[change], kwargs={"chunk_id": ids[0], "metadata": {"b": 2}})
-
-    def embed_while_one_waits(texts: list[str]) -> np.ndarray:
-        beside.start()
-        wait_until_one_waits()
-        return embedded_by_another(texts)
-
-    monkeypatch.setattr(reindexing, "embed_passages", embed_while_one_waits)
-    with override_settings(MEMORY_EMBEDDING_MODEL="another"):
-        reindexing.reindex_tenant(hmac_user(ALICE))
-    beside.join()
-    assert chunk(ids[0]).metadata == {"a": 1, "b": 2}
-    with tenant_transaction(ALICE):
-        assert recorded(Tenant.objects.get().recipe).model == "another"
-        for stored in MemoryChunk.objects.all():
-            assert stored.embedding == pytest.approx(vector_of(f"another: {stored.text}"))
-
-
-def test_a_reindex_while_a_text_is_embedded(embedder: Embedder, settings: Any) -> None:
-    ids = remember(ALICE, "doc", "one", "two")
-    settings.MEMORY_FILTERABLE_METADATA = ["mood"]
-    embedder.meanwhile = lambda: reindexing.reindex_tenant(hmac_user(ALICE))
-    change(ids[0], text="new", metadata={"mood": "good"})
-    assert texts(recall(ALICE, "new", metadata={"mood": "good"})) == ["new"]
-    nothing_amiss()
-
-
-# --- A rotation of either key ----------------------------------------------------------------------------------------
-def rotate_with(mover: Mover, step: str, beside: Callable[[], Any]) -> Any:
-    """Rotate, and at one step run `beside` in a thread, as far as it gets."""
-    thread = threading.Thread(target=in_thread, args=[beside])
+def run_beside(step: str, work: Callable[[], Any], job: Callable[[], Any]) -> Any:
+    """Do `job`, and when it comes to a step, `work` in a thread, as far as it gets."""
+    thread = threading.Thread(target=in_thread, args=[work])
 
     def observe(reached: str) -> None:
         if reached == step:
@@ -176,11 +144,51 @@ def rotate_with(mover: Mover, step: str, beside: Callable[[], Any]) -> Any:
             wait_until_done_or_waiting(thread)
 
     steps.observer = observe
-    finished = rotate(mover, started_by="test", pace=Pace(batch=3))
-    steps.observer = None
+    done = job()
+    assert steps.observer is None, "The step was never reached."
     thread.join()
+    return done
+
+
+CHANGES = {"metadata": {"metadata": {"mood": "good"}}, "text": {"text": "changed", "metadata": {"mood": "good"}}}
+
+
+@pytest.mark.parametrize("patch", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("step", ["reindex begun", "batch rebuilt", "batch written", "recipe recorded"])
+def test_beside_a_reindex(step: str, patch: dict[str, Any], monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    ids = [remember(ALICE, f"doc-{number}", f"text {number}", metadata={"mood": "bad"})[0] for number in range(7)]
+    settings.MEMORY_EMBEDDING_MODEL, settings.MEMORY_FILTERABLE_METADATA = "another", ["mood"]
+    monkeypatch.setattr(tenant_reindex, "ROWS_PER_BATCH", 3)
+    monkeypatch.setattr(tenant_reindex, "embed_passages", by_another)
+    monkeypatch.setattr(patching, "embed_passages", by_another)
+    run_beside(
+        step,
+        lambda: [change(chunk_id, **patch) for chunk_id in (ids[0], ids[6])],
+        lambda: reindex_tenant(hmac_user(ALICE)),
+    )
+    with tenant_transaction(ALICE):
+        assert recorded(Tenant.objects.get().recipe) == configured()
+        for stored in MemoryChunk.objects.all():
+            assert stored.embedding == pytest.approx(by_another([stored.text])[0])
+    assert {match.id for match in recall(ALICE, "text", metadata={"mood": "good"})} == {ids[0], ids[6]}
+    assert len(recall(ALICE, "text", metadata={"mood": "bad"})) == 5
+    nothing_amiss()
+
+
+def test_a_reindex_while_a_text_is_embedded(embedder: Embedder, settings: Any) -> None:
+    ids = remember(ALICE, "doc", "one", "two")
+    settings.MEMORY_FILTERABLE_METADATA = ["mood"]
+    embedder.meanwhile = lambda: reindex_tenant(hmac_user(ALICE))
+    change(ids[0], text="new", metadata={"mood": "good"})
+    assert texts(recall(ALICE, "new", metadata={"mood": "good"})) == ["new"]
+    nothing_amiss()
+
+
+# --- A rotation of either key ----------------------------------------------------------------------------------------
+def rotate_with(mover: Mover, step: str, work: Callable[[], Any]) -> None:
+    """Rotate, and at one step do `work` beside it."""
+    finished = run_beside(step, work, lambda: rotate(mover, started_by="test", pace=Pace(batch=3)))
     assert finished.verified, finished.failures
-    return finished
 
 
 def resealing() -> dict[str, Any]:
@@ -192,9 +200,6 @@ def resealing() -> dict[str, Any]:
         "limit": 9,
         "wait": False,
     }
-
-
-CHANGES = {"metadata": {"metadata": {"later": True}}, "text": {"text": "changed", "metadata": {"later": True}}}
 
 
 @pytest.mark.parametrize("patch", CHANGES.values(), ids=CHANGES)
@@ -211,7 +216,7 @@ def test_beside_a_rotation_of_the_encryption_key(step: str, patch: dict[str, Any
         assert rotating.key_ids() == {new.key_id}
         assert all(rotating.opens(new, user_hash, blob) for user_hash, blob in rotating.all_blobs())
         for number, chunk_id in enumerate(ids):
-            expected = {"n": number} | ({"later": True} if number % 3 == 0 else {})
+            expected = {"n": number} | ({"mood": "good"} if number % 3 == 0 else {})
             assert chunk(chunk_id).metadata == expected
         nothing_amiss()
 
@@ -241,7 +246,7 @@ def test_a_process_that_still_seals_with_the_old_key_mixes_no_row(
     assert all(rotating.opens(old, row.user_hash, blob) for blob in blobs)
     with rotating.promoted(new):
         assert reseal_batch(**resealing()).done == 1
-        assert chunk(chunk_id).metadata == {"a": 1, "later": True}
+        assert chunk(chunk_id).metadata == {"a": 1, "mood": "good"}
 
 
 @pytest.mark.parametrize("patch", CHANGES.values(), ids=CHANGES)
@@ -262,7 +267,7 @@ def test_beside_a_rotation_of_the_hmac_key(user_id: str, step: str, patch: dict[
         rotate_with(HMACKeyMover(), step, lambda: change(first.id, user_id=user_id, **patch))
         hmac_rotating.assert_all_moved()
         after = chunk(first.id, user_id=user_id)
-        assert (after.metadata, after.created_at) == ({"n": 0, "later": True}, first.created_at)
+        assert (after.metadata, after.created_at) == ({"n": 0, "mood": "good"}, first.created_at)
         assert after.text == patch.get("text", first.text)
         hmac_rotating.assert_served(user_id, [after.text, *hmac_rotating.MEMORIES[user_id][1:]])
         assert inspect_all().findings == []
