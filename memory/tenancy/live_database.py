@@ -13,6 +13,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.utils import CursorWrapper
 
 from memory.exceptions import DatabaseMisconfigured
+from memory.tenancy.bypasses import bypass_problems
 from memory.tenancy.partitions import partitions
 from memory.tenancy.policies import OWN_ROWS
 from memory.tenancy.tenant_model import TenantModel
@@ -36,10 +37,12 @@ def live_problems(cursor: CursorWrapper) -> Iterator[str]:
     """Every reason not to serve from this connection, as one line each. Empty when all is well."""
     yield from _role_problems(cursor)
     yield from _version_problems(cursor)
-    for table in tenant_tables():
+    tables = tenant_tables()
+    for table in tables:
         yield from _table_problems(cursor, table)
         for partition in partitions(cursor, table):
             yield from _partition_problems(cursor, partition)
+    yield from bypass_problems(cursor, tables)
     yield from _dimension_problems(cursor)
 
 
