@@ -1,5 +1,6 @@
-"""Runs BERT models on the CPU: builds an ONNX graph from their safetensors weights and runs it by ONNX Runtime.
+"""Runs models: an engine in front of one, and BERT on the CPU from its safetensors weights.
 
+    engine/      a bounded queue, priorities, fair turns, batches, deadlines and a breaker in front of any model
     bert_graph   the graph of a cross-encoder and that of an embedding model, over one body
     weights      tensors of a safetensors file, checked
     session      an ONNX Runtime session with a given number of threads

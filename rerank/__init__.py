@@ -3,6 +3,7 @@
     reranking      the verbs: query and candidates in, a better order out, or their own order and the reason
     cross_encoder  the model with `predict` and `rank`, as sentence-transformers has them
     runtime        the one engine of this process, loaded in the background
+    scoring        a query and its passages as a request to that engine
     loading        from settings to a warmed backend
     startup        where serving begins, and with it loading
     gpu            the CUDA device: is it there, must it be?
@@ -17,9 +18,9 @@ Rooms below, from the ground up, each importing only what stands before it:
     metrics, latency     how it is counted
     weights/             the model's files
     backends/            what computes scores: torch, ONNX Runtime, a remote server
-    engine/              jobs in front of a backend: queue, batches, deadlines, breaker
 
-Imports no sibling app but `inference`, the leaf that runs models on the CPU. `tests/test_rooms.py` asserts both.
+Imports no sibling app but `inference`, the leaf that runs models: the engine in front of a backend (queue, batches,
+deadlines, breaker) is `inference.engine`. `tests/test_rooms.py` asserts both.
 """
 
 from typing import Any

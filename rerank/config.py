@@ -5,9 +5,9 @@ from typing import Any
 
 from django.conf import settings
 
+from inference.engine.breaker import Policy
 from rerank.backends import ServedModel
 from rerank.backends.pair_tokenizer import Limits
-from rerank.engine.breaker import Policy
 from rerank.ordering import Fusion
 from rerank.weights.exported import BUNDLED
 from rerank.weights.files import ModelChoice

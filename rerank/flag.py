@@ -16,7 +16,7 @@ from django.db import transaction
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 
-from rerank.engine.failures import describe
+from inference.engine.failures import describe
 from rerank.models import SwitchChange
 
 logger = logging.getLogger(__name__)

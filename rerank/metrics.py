@@ -1,9 +1,11 @@
 """What the app tells Prometheus, and the process's own summary. No label or value ever holds text."""
 
+import logging
 import threading
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from inference.engine.instruments import Instruments
 from rerank.latency import LatencyWindow
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.08, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.5)
@@ -36,6 +38,18 @@ MODEL_INFO = Gauge(
     multiprocess_mode="livemax",
 )
 
+ENGINE = Instruments(
+    queue_depth=QUEUE_DEPTH,
+    queue_seconds=QUEUE_SECONDS,
+    encode_seconds=TOKENISE_SECONDS,
+    forward_seconds=FORWARD_SECONDS,
+    batch_items=BATCH_PAIRS,
+    batch_tokens=BATCH_TOKENS,
+    breaker_state=BREAKER_STATE,
+)
+
+logger = logging.getLogger(__name__)
+
 LATENCY_MS = LatencyWindow()
 _process_outcomes: dict[str, int] = {}
 _lock = threading.Lock()
@@ -52,3 +66,9 @@ def outcome_counts() -> dict[str, int]:
     """Requests of this process by outcome."""
     with _lock:
         return dict(_process_outcomes)
+
+
+def note_opening(reason: str) -> None:
+    """The breaker has opened."""
+    BREAKER_OPENED.inc()
+    logger.warning("The rerank breaker opened: %s", reason)

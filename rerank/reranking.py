@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from django.conf import settings
 
-from rerank import config, flag, metrics, runtime
+from inference.engine.failures import describe
+from inference.engine.jobs import Job, Refusal, Refused
+from rerank import config, flag, metrics, runtime, scoring
 from rerank.backends import ServedModel
 from rerank.cross_encoder import LoadedCrossEncoder
-from rerank.engine.failures import describe
-from rerank.engine.jobs import Job
 from rerank.outcomes import ModelUnavailable, RerankedResult, Reranker, Reranking, Skipped, SkipReason
 from rerank.pool import affordable, pool_size
 
@@ -33,6 +33,15 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+SKIP_REASONS = {
+    Refusal.TIMEOUT: SkipReason.TIMEOUT,
+    Refusal.BREAKER_OPEN: SkipReason.BREAKER_OPEN,
+    Refusal.QUEUE_FULL: SkipReason.QUEUE_FULL,
+    Refusal.PREDICTED_LATE: SkipReason.PREDICTED_LATE,
+    Refusal.ERROR: SkipReason.ERROR,
+    Refusal.NOT_FINITE: SkipReason.NAN_SCORES,
+}
 
 # Answered at once, without the model: their latency would only flatter the figures.
 TURNED_AWAY = {
@@ -76,7 +85,7 @@ async def rerank_with_reason(
         if not await flag.ais_enabled():
             raise Skipped(SkipReason.DISABLED)
         if request.passages:
-            await runtime.current().wait_while_loading(request.time_left())
+            await runtime.current().wait_while_loading_async(request.time_left())
             job, served = _submit(request)
             try:
                 async with asyncio.timeout(request.time_left()):
@@ -184,8 +193,8 @@ def _seconds(timeout_ms: float | None) -> float:
 
 def _submit(request: _Request) -> tuple[Job, ServedModel]:
     engine = runtime.current().serving_engine()
-    job = engine.submit(request.query, request.passages[: request.pool], request.time_left())
-    return job, engine.backend.model
+    asked = scoring.request(engine.backend, request.query, request.passages[: request.pool])
+    return engine.submit(asked, request.time_left()), engine.backend.model
 
 
 @contextmanager
@@ -195,6 +204,8 @@ def _observed(request: _Request) -> Iterator[None]:
         yield
     except Skipped as skip:
         request.outcome = Reranking.skipped(len(request.passages), skip.reason)
+    except Refused as refused:
+        request.outcome = Reranking.skipped(len(request.passages), SKIP_REASONS[refused.reason])
     except Exception as error:
         logger.error("Reranking failed: %s", describe(error))
         request.outcome = Reranking.skipped(len(request.passages), SkipReason.ERROR)

@@ -32,7 +32,7 @@ ROOMS = (
     "benchmarks",
     "shell",
 )
-RERANK_ROOMS = ({"outcomes", "ordering", "metrics", "latency"}, {"weights"}, {"backends"}, {"engine"})
+RERANK_ROOMS = ({"outcomes", "ordering", "metrics", "latency"}, {"weights"}, {"backends"})
 ROOM_OF_MODULE = {
     **dict.fromkeys(("exceptions", "metrics", "security"), "sealing"),
     **dict.fromkeys(("indexing", "importing", "listing", "erasure"), "verbs"),

@@ -12,19 +12,13 @@ Imports `rerank.weights`, `rerank.ordering`, `rerank.outcomes` and `inference`; 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from inference.engine import engine
+from inference.engine.jobs import Encoded
 from rerank.ordering import Fusion
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPair:
-    """A query and a passage, ready for the model."""
-
-    tokens: int
-    payload: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +30,20 @@ class ServedModel:
     fusion: Fusion | None = None
 
 
-class Backend(Protocol):
-    """Scores pairs with raw logits. Used by `workers` threads of the engine, and by nobody else."""
+class Backend(engine.Backend, Protocol):
+    """Scores pairs with raw logits: one number a pair. Used by `workers` threads of the engine, and by nobody else."""
 
     model: ServedModel
     name: str
     device: str
     dtype: str
-    workers: int
-    mixes_requests: bool
     # Whether CrossEncoder.predict would give this model's logits as they are, rather than their sigmoid.
     gives_logits: bool
 
-    def encode(self, query: str, passages: Sequence[str]) -> list[EncodedPair]:
+    def encode(self, query: str, passages: Sequence[str]) -> list[Encoded]:
         """Tokenise one request's pairs, one for each passage in order. Texts come clean and cut."""
 
-    def forward(self, pairs: Sequence[EncodedPair], timeout: float) -> np.ndarray:
+    def forward(self, pairs: Sequence[Encoded], timeout: float) -> np.ndarray:
         """Raw logits, float32 of shape (len(pairs),). `timeout` in seconds is for backends that can keep one."""
 
     def predict(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:

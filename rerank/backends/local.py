@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from rerank.backends import EncodedPair, ServedModel
+from inference.engine.jobs import Encoded
+from rerank.backends import ServedModel
 from rerank.backends.pair_tokenizer import Limits, PairTokenizer
 from rerank.backends.text_cleaning import clean
 from rerank.outcomes import ModelUnavailable
@@ -21,6 +22,7 @@ class LocalBackend(ABC):
     dtype: str
     workers = 1
     mixes_requests = True
+    row: tuple[int, ...] = ()
 
     def __init__(self, files: ModelFiles, limits: Limits) -> None:
         self.model = ServedModel(files.name, files.revision, files.fusion)
@@ -32,11 +34,11 @@ class LocalBackend(ABC):
         except (OSError, ValueError) as error:
             raise ModelUnavailable(f"{files.directory}: {error}") from error
 
-    def encode(self, query: str, passages: Sequence[str]) -> list[EncodedPair]:
+    def encode(self, query: str, passages: Sequence[str]) -> list[Encoded]:
         return self._tokenizer.encode(query, passages)
 
     @abstractmethod
-    def forward(self, pairs: Sequence[EncodedPair], timeout: float) -> np.ndarray:
+    def forward(self, pairs: Sequence[Encoded], timeout: float) -> np.ndarray:
         """Raw logits, float32 (len(pairs),)."""
 
     def predict(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from inference.bert_graph import UnsupportedArchitecture, cross_encoder_graph
+from inference.engine.jobs import Encoded
 from inference.session import cpu_session
-from rerank.backends import EncodedPair
 from rerank.backends.local import LocalBackend
 from rerank.backends.pair_tokenizer import Limits, pad
 from rerank.outcomes import ModelUnavailable
@@ -33,7 +33,7 @@ class OnnxBackend(LocalBackend):
             each.name: np.int64 if "int64" in each.type else np.int32 for each in self._session.get_inputs()
         }
 
-    def forward(self, pairs: Sequence[EncodedPair], timeout: float) -> np.ndarray:
+    def forward(self, pairs: Sequence[Encoded], timeout: float) -> np.ndarray:
         ids, types, lengths = pad(pairs, self._pad_id)
         given = {"input_ids": ids, "token_type_ids": types, "lengths": lengths}
         if "attention_mask" in self._inputs:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from rerank.backends import EncodedPair
+from inference.engine.jobs import Encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,19 @@ class PairTokenizer:
         except Exception as error:  # tokenizers raises bare Exception
             raise ValueError(f"{path.name} cannot be read: {error}") from error
 
-    def encode(self, query: str, passages: Sequence[str]) -> list[EncodedPair]:
+    def encode(self, query: str, passages: Sequence[str]) -> list[Encoded]:
         """One pair a passage, its end cut off where it is long. Payload: (ids, type ids), int32 arrays."""
         query_encoding, *encodings = self._tokenizer.encode_batch_fast([query, *passages], add_special_tokens=False)
         query_ids = query_encoding.ids[: self._limits.query]
         room = self._limits.pair - self._specials - len(query_ids)
         return [self._assemble(query_ids, encoding.ids[:room]) for encoding in encodings]
 
-    def _assemble(self, query_ids: list[int], passage_ids: list[int]) -> EncodedPair:
+    def _assemble(self, query_ids: list[int], passage_ids: list[int]) -> Encoded:
         before, between, after = self._template.specials
         ids = np.array([*before, *query_ids, *between, *passage_ids, *after], dtype=np.int32)
         types = np.zeros_like(ids)
         types[len(ids) - len(after) - len(passage_ids) :] = self._template.passage_type
-        return EncodedPair(len(ids), (ids, types))
+        return Encoded(len(ids), (ids, types))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def _read_template(encoding: Encoding) -> _Template:
     return _Template((ids[:query], ids[query + 1 : passage], ids[passage + 1 :]), encoding.type_ids[passage])
 
 
-def pad(pairs: Sequence[EncodedPair], pad_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pad(pairs: Sequence[Encoded], pad_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """ids and type ids, int32 (pairs, longest), right-padded; lengths int32 (pairs,)."""
     lengths = np.array([pair.tokens for pair in pairs], dtype=np.int32)
     ids = np.full((len(pairs), int(lengths.max())), pad_id, dtype=np.int32)

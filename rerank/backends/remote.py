@@ -14,7 +14,8 @@ from typing import Any
 import httpx2
 import numpy as np
 
-from rerank.backends import EncodedPair, ServedModel
+from inference.engine.jobs import Encoded
+from rerank.backends import ServedModel
 from rerank.backends.pair_tokenizer import Limits
 from rerank.backends.text_cleaning import clean, estimate_tokens
 
@@ -29,6 +30,7 @@ class RemoteBackend:
     device = "remote"
     dtype = "unknown"
     mixes_requests = False
+    row: tuple[int, ...] = ()
     gives_logits = True
 
     def __init__(
@@ -51,14 +53,14 @@ class RemoteBackend:
             transport=transport,
         )
 
-    def encode(self, query: str, passages: Sequence[str]) -> list[EncodedPair]:
+    def encode(self, query: str, passages: Sequence[str]) -> list[Encoded]:
         """The server tokenises; lengths are estimates, good enough to keep long texts together."""
         return [
-            EncodedPair(estimate_tokens(len(query) + len(passage), self._limits.pair), (query, passage))
+            Encoded(estimate_tokens(len(query) + len(passage), self._limits.pair), (query, passage))
             for passage in passages
         ]
 
-    def forward(self, pairs: Sequence[EncodedPair], timeout: float) -> np.ndarray:
+    def forward(self, pairs: Sequence[Encoded], timeout: float) -> np.ndarray:
         return self._score([pair.payload for pair in pairs], timeout)
 
     def predict(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:

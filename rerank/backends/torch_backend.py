@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rerank.backends import EncodedPair
+from inference.engine.jobs import Encoded
 from rerank.backends.local import LocalBackend
 from rerank.backends.pair_tokenizer import Limits, pad
 from rerank.outcomes import ModelUnavailable
@@ -31,7 +31,7 @@ class TorchBackend(LocalBackend):
         self._model = self.cross_encoder.model.eval()
         self._wants_types = int(files.config.get("type_vocab_size") or 0) > 1
 
-    def forward(self, pairs: Sequence[EncodedPair], timeout: float) -> np.ndarray:
+    def forward(self, pairs: Sequence[Encoded], timeout: float) -> np.ndarray:
         ids, types, lengths = pad(pairs, self._pad_id)
         mask = np.arange(ids.shape[1]) < lengths[:, None]
         inputs = {"input_ids": self._tensor(ids), "attention_mask": self._tensor(mask.astype(np.int32))}

@@ -19,11 +19,12 @@ import pytest
 import torch
 from pytest_django import Settings
 
+from inference.engine.breaker import Policy, State
 from rerank import get_cross_encoder, get_rerank_metrics, maybe_rerank, metrics, rerank, rerank_now, runtime
 from rerank.backends.torch_backend import TorchBackend
-from rerank.engine.breaker import Policy, State
 from rerank.outcomes import ModelUnavailable, SkipReason
-from tests.rerank.factories import FakeBackend, FakeClock, Gate, passages, serve_with, wait_until
+from tests.inference.factories import FakeClock, Gate, wait_until
+from tests.rerank.factories import FakeBackend, passages, serve_with
 
 pytestmark = [pytest.mark.usefixtures("fresh_reranker"), pytest.mark.anyio]
 

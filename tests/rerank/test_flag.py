@@ -11,7 +11,8 @@ from pytest_django import Settings
 from rerank import flag, get_cross_encoder, rerank, rerank_now, runtime
 from rerank.models import SwitchChange
 from rerank.outcomes import ModelUnavailable, SkipReason
-from tests.rerank.factories import FakeBackend, FakeClock, serve_with
+from tests.inference.factories import FakeClock
+from tests.rerank.factories import FakeBackend, serve_with
 
 
 def never_load() -> FakeBackend:

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference.engine.batching import plan_forwards
 from rerank.backends.text_cleaning import clean
-from rerank.engine.batching import plan_forwards
 from rerank.latency import LatencyWindow
 from rerank.ordering import FUSIONS, Fusion, by_reciprocal_rank, by_score, by_weighted_sum
 
@@ -45,7 +45,7 @@ def test_every_fusion_is_a_permutation(name: str, values: list[float]) -> None:
 
 @given(st.lists(st.integers(1, 512), max_size=80))
 def test_forwards_partition_the_pairs_within_both_budgets(lengths: list[int]) -> None:
-    plan = plan_forwards(lengths, max_pairs=32, max_tokens=2048)
+    plan = plan_forwards(lengths, max_items=32, max_tokens=2048)
     assert sorted(position for batch in plan for position in batch) == list(range(len(lengths)))
     for batch in plan:
         longest = max(lengths[position] for position in batch)
@@ -55,7 +55,7 @@ def test_forwards_partition_the_pairs_within_both_budgets(lengths: list[int]) ->
 
 
 def test_a_full_batch_of_like_pairs_is_one_forward() -> None:
-    assert len(plan_forwards([120] * 32, max_pairs=32, max_tokens=16384)) == 1
+    assert len(plan_forwards([120] * 32, max_items=32, max_tokens=16384)) == 1
 
 
 def test_percentiles_are_nearest_rank() -> None:

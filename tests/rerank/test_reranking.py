@@ -14,6 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_django import Settings
 
+from inference.engine.breaker import Policy, State
 from rerank import (
     maybe_rerank,
     rerank,
@@ -21,9 +22,9 @@ from rerank import (
     rerank_with_reason,
     runtime,
 )
-from rerank.engine.breaker import Policy, State
 from rerank.outcomes import Reranking, SkipReason
-from tests.rerank.factories import FakeBackend, FakeClock, Gate, passages, serve_with
+from tests.inference.factories import FakeClock, Gate
+from tests.rerank.factories import FakeBackend, passages, serve_with
 
 
 def run(coroutine: Any) -> Any:

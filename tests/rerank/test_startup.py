@@ -21,7 +21,8 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from rerank import checks, flag, health, runtime, startup
-from tests.rerank.factories import FakeBackend, Gate, serve_with, wait_until
+from tests.inference.factories import Gate, wait_until
+from tests.rerank.factories import FakeBackend, serve_with
 
 ROOT = Path(__file__).parents[2]
 

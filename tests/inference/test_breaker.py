@@ -2,8 +2,8 @@ import threading
 
 import pytest
 
-from rerank.engine.breaker import CircuitBreaker, Permit, Policy, State
-from tests.rerank.factories import FakeClock
+from inference.engine.breaker import CircuitBreaker, Permit, Policy, State
+from tests.inference.factories import FakeClock
 
 SLOW, FAST = 0.3, 0.01
 
