@@ -43,6 +43,16 @@ class MemoryInput(StrictSerializer):
     memory_id = serializers.UUIDField()
 
 
+class UpdateInput(MemoryInput):
+    text = ExactText(limit="MEMORY_MAX_TEXT_BYTES", required=False, help_text="In place of the present text.")
+    metadata = Metadata(required=False, help_text="Merged into what is there; null takes a key away.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if len(attrs) == 1:
+            raise serializers.ValidationError({"text": "Give text, metadata or both."})
+        return attrs
+
+
 class DeleteAllInput(StrictSerializer):
     confirm = ExactBoolean(help_text="true")
 

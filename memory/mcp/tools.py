@@ -8,6 +8,7 @@ from rest_framework.serializers import Serializer
 
 from memory.api.serializers import ChunkOutput, DeletedOutput, ErasureOutput, PageOutput, QueryOutput
 from memory.api.views import ERASURE_NOTE
+from memory.documents.patches import chunk_patch_from
 from memory.documents.shape import documents_from
 from memory.erasure import delete_chunk, erase_user
 from memory.exceptions import ChunkNotFound
@@ -17,6 +18,7 @@ from memory.mcp import shapes, text
 from memory.mcp.json_schema import input_schema, output_schema
 from memory.search.filters import Scope
 from memory.search.retrieval import query_memories
+from memory.verbs.patching import patch_chunk
 
 TITLE_LENGTH = 80
 
@@ -69,6 +71,11 @@ def _list(user_id: str, arguments: dict[str, Any]) -> Any:
 
 def _get(user_id: str, arguments: dict[str, Any]) -> StoredChunk:
     return get_chunk(user_id=user_id, chunk_id=arguments["memory_id"])
+
+
+def _update(user_id: str, arguments: dict[str, Any]) -> StoredChunk:
+    patch = chunk_patch_from({name: value for name, value in arguments.items() if name != "memory_id"})
+    return patch_chunk(user_id=user_id, chunk_id=arguments["memory_id"], patch=patch)
 
 
 def _delete(user_id: str, arguments: dict[str, Any]) -> dict[str, int]:
@@ -174,6 +181,18 @@ TOOLS = {
             run=_get,
             say=lambda result: text.memories([result]),
             reads=True,
+        ),
+        Tool(
+            name="update_memory",
+            title="Change a memory",
+            description="Change the text or the metadata of one memory; its memory_id stays.",
+            takes=shapes.UpdateInput,
+            gives=ChunkOutput,
+            run=_update,
+            say=lambda result: text.memories([result]),
+            throttle_scope="index",
+            destructive=True,
+            idempotent=True,
         ),
         Tool(
             name="delete_memory",

@@ -43,6 +43,19 @@ def test_what_is_added_is_found_listed_read_and_deleted(client: Any) -> None:
     assert problem(call(client, "get_memory", memory_id=memory_id))["status"] == 404
 
 
+def test_a_memory_is_changed_under_its_id(client: Any) -> None:
+    added = call(client, "add_memory", text="Milo is three.", metadata={"kind": "pet", "age": 3})
+    (memory_id,) = added["structuredContent"]["memory_ids"]
+    changed = call(
+        client, "update_memory", memory_id=memory_id, text="Milo is four.", metadata={"age": 4, "kind": None}
+    )
+    assert changed["structuredContent"]["id"] == memory_id
+    assert changed["structuredContent"]["metadata"] == {"age": 4}
+    assert "Milo is four." in call(client, "search_memories", query="Milo")["content"][0]["text"]
+    assert problem(call(client, "update_memory", memory_id=memory_id))["errors"][0]["field"] == "text"
+    assert problem(call(client, "update_memory", memory_id=NOBODYS, text="a"))["status"] == 404
+
+
 def test_pages_follow_their_cursor(client: Any) -> None:
     for number in range(3):
         call(client, "add_memory", text=f"memory {number}")
