@@ -1,5 +1,6 @@
 """ops/prometheus: rules that Prometheus takes, alerts that fire by their fault, of metrics that there are."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -110,3 +111,17 @@ def test_commands_of_a_page_exist(page: str) -> None:
 
 def _parser(name: str) -> Any:
     return load_command_class(get_commands()[name], name).create_parser("manage.py", name)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_every_panel_shows_metrics_that_there_are(settings: Any) -> None:
+    settings.METRICS_TOKEN = "scrape-me"
+    page = Client(headers={"Authorization": "Bearer scrape-me"}).get("/metrics").content.decode()
+    told = set(re.findall(r"^# TYPE (\S+)", page, re.M))
+    dashboard = json.loads((ROOT / "ops" / "grafana" / "sealed-memory.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(expressions) > 15
+    asked = {name.removesuffix("_bucket") for each in expressions for name in metrics_in(each)}
+    assert asked - told == set()
+    names = {rule["record"] for rule in recorded()}
+    assert set(re.findall(r"memory:[\w:]+", " ".join(expressions))) <= names
