@@ -17,6 +17,7 @@ from keys import nonce_budget
 from memory import metrics
 from memory.documents.document import Document, refuse_invalid
 from memory.index import rows
+from memory.index.context import embedded_text
 from memory.index.embedding import embed_passages
 from memory.index.recipe import Recipe, configured, for_new_embeddings, recorded
 from memory.index.rows import ChunkRow, PlainChunk, build_rows, refuse_invalid_chunk
@@ -154,13 +155,15 @@ def _embed(documents: Sequence[Document], progress: Progress) -> _Embedded:
     if given:
         vectors[list(given)] = as_embeddings(list(given.values()), _fields(documents))
     missing = [position for position, chunk in enumerate(chunks) if chunk.embedding is None]
+    header = configured().header
+    texts = {position: embedded_text(places[position][0].plain(places[position][1]), header) for position in missing}
     # Of similar length together, the longest first: an estimate of the time that is left is never too short.
-    missing.sort(key=lambda position: -len(chunks[position].text))
+    missing.sort(key=lambda position: -len(texts[position]))
     done = len(chunks) - len(missing)
     progress(done, len(chunks))
     for first in range(0, len(missing), PORTION):
         portion = missing[first : first + PORTION]
-        vectors[portion] = embed_passages([chunks[position].text for position in portion])
+        vectors[portion] = embed_passages([texts[position] for position in portion])
         progress(done := done + len(portion), len(chunks))
     return _Embedded(places=places, vectors=vectors)
 
@@ -176,16 +179,9 @@ def _fields(documents: Sequence[Document]) -> list[str]:
 
 
 def _seal(user_hash: str, embedded: _Embedded, replaced: Replaced, recipe: Recipe) -> Iterator[ChunkRow]:
+    # A replaced document keeps the time it was first stored.
     plain = [
-        PlainChunk(
-            doc_id=document.doc_id,
-            source=document.source,
-            chunk_index=index,
-            text=document.chunks[index].text,
-            metadata=document.metadata,
-            # A replaced document keeps the time it was first stored.
-            created_at=replaced.get(document.doc_id, (0, None))[1],
-        )
+        document.plain(index, created_at=replaced.get(document.doc_id, (0, None))[1])
         for document, index in embedded.places
     ]
     return build_rows(user_hash, plain, embedded.vectors, recipe)

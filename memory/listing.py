@@ -9,9 +9,11 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import F, Func, IntegerField, QuerySet
+from django.db.models import F, Func, IntegerField, QuerySet, Value
+from django.db.models.functions import Coalesce
 
 from memory.exceptions import ChunkNotFound, IntegrityFailure
+from memory.index.rows import PlainChunk
 from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
 
@@ -32,10 +34,14 @@ class StoredChunk:
     metadata: Any = field(repr=False)
     created_at: datetime
     updated_at: datetime
+    title: str = field(default="", repr=False)
+    author: str = field(default="", repr=False)
+    occurred_at: datetime | None = None
+    expires_at: datetime | None = None
 
     @classmethod
-    def of(cls, chunk: Any) -> "StoredChunk":
-        """From an opened chunk that is stored: a MemoryChunk, whose seals this opens, or a PlainChunk."""
+    def of(cls, chunk: PlainChunk) -> "StoredChunk":
+        """From an opened chunk that is stored."""
         return cls(**{each.name: getattr(chunk, each.name) for each in fields(cls)})
 
 
@@ -129,11 +135,11 @@ def _page(order: str, limit: int, **filters: Any) -> Page[Any]:
 
 
 def _with_bytes(queryset: QuerySet[MemoryChunk]) -> QuerySet[Any]:
-    return queryset.annotate(bytes=_bytes_of("text_cipher") + _bytes_of("meta_cipher"))
+    return queryset.annotate(bytes=sum(map(_bytes_of, ("text_cipher", "meta_cipher", "context_cipher")), Value(0)))
 
 
-def _bytes_of(column: str) -> Func:
-    return Func(F(column), function="octet_length", output_field=IntegerField())
+def _bytes_of(column: str) -> Coalesce:
+    return Coalesce(Func(F(column), function="octet_length", output_field=IntegerField()), 0)
 
 
 def _within_budget(sizes: Sequence[int]) -> int:
@@ -152,6 +158,6 @@ def _read(chunk_ids: Sequence[UUID], order: str = "id") -> tuple[list[StoredChun
 def _openable(rows: Iterable[MemoryChunk]) -> Iterator[StoredChunk]:
     for row in rows:
         try:
-            yield StoredChunk.of(row)
+            yield StoredChunk.of(row.plain())
         except IntegrityFailure as failure:
             logger.error("integrity failure", extra={"chunk_id": str(row.id), "reason": type(failure).__name__})

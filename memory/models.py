@@ -1,6 +1,7 @@
 """The memory's rows. Every key starts with `user_hash`, every table is under row-level security."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -14,9 +15,12 @@ from pgvector.django import HnswIndex, SparseVectorField, VectorField
 
 from memory.access.tokens import AccessToken, ServiceAccount
 from memory.index.bm25 import DIMENSIONS as SPARSE_DIMENSIONS
+from memory.index.context import NO_CONTEXT, context_of, local_time, refuse_invalid_time
 from memory.index.rows import PlainChunk, refuse_invalid_chunk
 from memory.index.saved_chunks import REPEATED, Writing, embed_missing, writing
+from memory.sealing.codecs import Context
 from memory.sealing.fields import (
+    SealedContextField,
     SealedJSONField,
     SealedTextField,
     SealedVectorField,
@@ -90,6 +94,8 @@ class MemoryChunkQuerySet(TenantQuerySet["MemoryChunk"]):
     def update(self, **values: Any) -> int:
         """Update; what the index repeats of a chunk is updated there too. Seals that are set here as they are (not by a
         chunk's `text`, `metadata` or `embedding`) leave the index as it was."""
+        if "occurred_at" in values:
+            raise NotSupportedError("Save the chunks one by one: what they are found by tells their time.")
         repeated = {name: value for name, value in values.items() if name in REPEATED}
         if not repeated:
             return super().update(**values)
@@ -121,13 +127,16 @@ class MemoryChunk(TenantModel):
 
     A saved chunk is a found chunk: `create()`, `save()`, `bulk_create()` and `delete()` keep its vector, its keywords,
     its labels and the tenant's count in step, in the same transaction. Without a `chunk_index` it takes the next one of
-    its document; a new `text` without an `embedding` of its own is embedded.
+    its document; a new `text`, `title`, `author` or `occurred_at` without an `embedding` of its own is embedded.
     """
 
     # The plain sides of the sealed columns.
     text: str
     metadata: dict[str, Any]
     embedding: np.ndarray
+    context: Context | None
+    # The time as the index tells it, to notice another one.
+    _stored_time: datetime | None = None
 
     pk = models.CompositePrimaryKey("user_hash", "id")
     id = models.UUIDField(db_default=UUID_V7, editable=False)
@@ -137,9 +146,12 @@ class MemoryChunk(TenantModel):
     text_cipher = SealedTextField(plain="text")
     meta_cipher = SealedJSONField(plain="metadata")
     emb_cipher = SealedVectorField(plain="embedding")
+    context_cipher = SealedContextField(plain="context", null=True)
     enc_key_id = models.TextField(editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
+    occurred_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
 
     objects: ClassVar[MemoryChunkManager] = MemoryChunkManager()
 
@@ -152,6 +164,7 @@ class MemoryChunk(TenantModel):
             models.CheckConstraint(condition=is_sealed("text_cipher"), name="memory_chunks_text_sealed"),
             models.CheckConstraint(condition=is_sealed("meta_cipher"), name="memory_chunks_meta_sealed"),
             models.CheckConstraint(condition=is_sealed("emb_cipher"), name="memory_chunks_emb_sealed"),
+            models.CheckConstraint(condition=is_sealed("context_cipher"), name="memory_chunks_context_sealed"),
         ]
 
     def __str__(self) -> str:
@@ -181,32 +194,93 @@ class MemoryChunk(TenantModel):
 
     @property
     def lacks_embedding(self) -> bool:
-        """Whether its text is new and nobody gave an embedding for it."""
+        """Whether what is embedded of it is new, and nobody gave an embedding for it."""
         assigned = assigned_plain(self)
-        return self.emb_cipher is None or ("text" in assigned and "embedding" not in assigned)
+        changed = bool(assigned & {"text", "context"}) or self._time_changed
+        return self.emb_cipher is None or (changed and "embedding" not in assigned)
+
+    @property
+    def title(self) -> str:
+        """The title of its document; empty without one."""
+        return (self.context or NO_CONTEXT).title
+
+    @title.setter
+    def title(self, value: str) -> None:
+        self._set_context((self.context or NO_CONTEXT)._replace(title=value))
+
+    @property
+    def author(self) -> str:
+        """Who said or wrote it; empty when nobody is named."""
+        return (self.context or NO_CONTEXT).author
+
+    @author.setter
+    def author(self, value: str) -> None:
+        self._set_context((self.context or NO_CONTEXT)._replace(author=value))
+
+    def _set_context(self, context: Context) -> None:
+        self.context = None if context == NO_CONTEXT else context
+
+    @classmethod
+    def from_db(
+        cls, db: str | None, field_names: Collection[str], values: Collection[Any], **options: Any
+    ) -> "MemoryChunk":
+        chunk: MemoryChunk = super().from_db(db, field_names, values, **options)
+        chunk._stored_time = chunk.__dict__.get("occurred_at")
+        return chunk
+
+    @property
+    def _time_changed(self) -> bool:
+        return "occurred_at" in self.__dict__ and self.occurred_at != self._stored_time
+
+    def plain(self) -> PlainChunk:
+        """What it says, opened, as everything that makes it findable takes it."""
+        return PlainChunk(
+            doc_id=self.doc_id,
+            source=self.source,
+            chunk_index=self.chunk_index or 0,
+            text=self.text or "",
+            metadata=self.metadata,
+            title=self.title,
+            author=self.author,
+            occurred_at=local_time(self.occurred_at, self.context),
+            expires_at=self.expires_at,
+            id=self._id(),
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+        )
 
     def prepare(self) -> None:
         """Refuse what cannot be stored: InvalidDocument names the field, NotSealed a column that holds no seal."""
-        if not self._state.adding and not assigned_plain(self):
+        if not self._state.adding and not assigned_plain(self) and not self._time_changed:
             return
         for field in sealed_fields(type(self)):
             field.pre_save(self, self._state.adding)
         if not self.meta_cipher:
             self.metadata = {}
-        refuse_invalid_chunk(PlainChunk(self.doc_id, self.source, 0, self.text or "", self.metadata))
+        if self._time_changed:
+            refuse_invalid_time(self.occurred_at, "occurred_at")
+            self._set_context(context_of(self))
+        refuse_invalid_chunk(self.plain())
 
     def stored(self, using: str | None) -> None:
         """Note that the row in the database is this one."""
         self._state.adding, self._state.db = False, using
+        self._stored_time = self.__dict__.get("occurred_at", self._stored_time)
         assigned_plain(self).clear()
+
+    def _with_siblings(self, update_fields: Iterable[str] | None) -> Iterable[str] | None:
+        """A time is told by the header that is embedded, and its zone is sealed: the seals go with it."""
+        if update_fields is not None and "occurred_at" in (named := set(update_fields)):
+            update_fields = named | {"emb_cipher"}
+        return super()._with_siblings(update_fields)
 
     def _id(self) -> UUID | None:
         return self.id if isinstance(self.id, UUID) else None
 
     def _index(self, write: Writing, update_fields: Iterable[str] | None) -> None:
         """Have the index say what the stored row says. A partial save stores the seals all together or not at all."""
-        sealed = {field.name for field in sealed_fields(type(self))}
-        if update_fields is None or sealed.intersection(update_fields):
+        indexed = {"occurred_at", *(field.name for field in sealed_fields(type(self)))}
+        if update_fields is None or indexed.intersection(update_fields):
             write.index_again(self)
         else:
             stored = type(self).objects.filter(id=self.id).values(*REPEATED).get()
@@ -231,6 +305,8 @@ class MemoryVector(TenantModel):
     outgrown = models.BooleanField(default=False, db_default=False)
     # By which recipe this row was made searchable (memory.index.recipe.Recipe.id); 0: from before rows told.
     recipe_id = models.BigIntegerField(default=0, db_default=0, editable=False)
+    occurred_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
 
     class Meta(TenantModel.Meta):
         db_table = "memory_vectors"

@@ -285,6 +285,8 @@ MEMORY_LEXICAL_WEIGHT = env.float("MEMORY_LEXICAL_WEIGHT", default=0.5)
 MEMORY_NEIGHBOUR_WEIGHT = env.float("MEMORY_NEIGHBOUR_WEIGHT", default=0.25)
 # Tenants of up to so many rows are scanned exactly; larger ones are answered from a vector graph and term postings.
 MEMORY_EXACT_SCAN_MAX = env.int("MEMORY_EXACT_SCAN_MAX", default=20_000)
+# Embed and index a header made of date, title and author in front of each text. Changing it needs a reindex.
+MEMORY_CONTEXT_HEADER = env.bool("MEMORY_CONTEXT_HEADER", default=True)
 # Metadata keys that a query may filter by. Adding one needs a reindex for what is already stored.
 MEMORY_FILTERABLE_METADATA = env.list("MEMORY_FILTERABLE_METADATA", default=[])
 

@@ -1,6 +1,7 @@
 """The shapes of queries, parameters and answers. Those of documents are in `memory.documents.shape`."""
 
 import dataclasses
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -107,6 +108,14 @@ class IndexOutput(serializers.Serializer[Any]):
     documents = IndexedDocumentOutput(many=True)
 
 
+@extend_schema_field({"type": "string", "format": "date-time"})
+class LocalTime(serializers.Field[Any, Any, Any, Any]):
+    """A time in its own zone; DRF's field would turn it into the server's."""
+
+    def to_representation(self, value: datetime) -> str:
+        return value.isoformat().removesuffix("+00:00") + "Z" if not value.utcoffset() else value.isoformat()
+
+
 class ChunkOutput(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     doc_id = serializers.CharField()
@@ -114,6 +123,10 @@ class ChunkOutput(serializers.Serializer[Any]):
     chunk_index = serializers.IntegerField()
     text = serializers.CharField()
     metadata = serializers.DictField(child=serializers.JSONField())
+    title = serializers.CharField()
+    author = serializers.CharField()
+    occurred_at = LocalTime(allow_null=True, help_text="The time it is about, in the zone in which it was given.")
+    expires_at = serializers.DateTimeField(allow_null=True, help_text="From then on it is in no answer.")
     created_at = serializers.DateTimeField()
 
 

@@ -14,6 +14,7 @@ from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from memory.index.context import is_storable_time
 from memory.index.labels import Scalar
 from memory.sealing.codecs import has_control_characters
 
@@ -97,14 +98,16 @@ class ExactBoolean(serializers.BooleanField):
 class ExactTime(serializers.DateTimeField):
     """An ISO 8601 time with its offset: without one it would mean another moment on another server."""
 
-    default_error_messages = {"offset": "This must be an ISO 8601 time with an offset, such as 2026-01-31T09:30:00Z."}
+    default_error_messages = {
+        "offset": "This must be an ISO 8601 time with an offset, such as 2026-01-31T09:30:00Z, in the years 1 to 9999.",
+    }
 
     def to_internal_value(self, value: Any) -> datetime:
         try:
             time = datetime.fromisoformat(value) if isinstance(value, str) else None
         except ValueError:
             time = None
-        if time is None or time.utcoffset() is None:
+        if time is None or not is_storable_time(time):
             self.fail("offset")
         return time
 

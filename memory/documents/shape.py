@@ -3,23 +3,39 @@
 import uuid
 from typing import Any
 
+from django.conf import settings
 from rest_framework import serializers
 
 from memory.documents.document import Chunk, Document
-from memory.documents.fields import BoundedList, Embedding, ExactLine, ExactText, Metadata, StrictSerializer
+from memory.documents.fields import (
+    BoundedList,
+    Embedding,
+    ExactLine,
+    ExactText,
+    ExactTime,
+    Metadata,
+    StrictSerializer,
+)
 from memory.documents.splitting import ChunkAllowance
+from memory.index.context import header
 
 MAX_DOC_ID_BYTES = 512
 MAX_SOURCE_BYTES = 255
+MAX_TITLE_BYTES = 512
+MAX_AUTHOR_BYTES = 255
 
 
 class ChunkInput(StrictSerializer):
     text = ExactText(limit="MEMORY_MAX_TEXT_BYTES")
-    embedding = Embedding(required=False)
+    embedding = Embedding(required=False, help_text="Of the text with its header; the service embeds when left out.")
+    author = ExactLine(
+        limit=MAX_AUTHOR_BYTES, required=False, allow_blank=True, default="", help_text="Who said or wrote it."
+    )
+    occurred_at = ExactTime(required=False, help_text="The time it is about, when that is not the document's.")
 
 
 class ChunkField(serializers.Field[Any, Any, Any, Any]):
-    """One chunk: its text, or {text, embedding}."""
+    """One chunk: its text, or {text, author, occurred_at, embedding}."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         try:
@@ -43,6 +59,9 @@ class DocumentInput(StrictSerializer):
     embedding = Embedding(required=False, help_text="Of `text`, which then stays in one piece.")
     chunks = BoundedList(child=ChunkField(), limit="MEMORY_MAX_CHUNKS", required=False)
     metadata = Metadata(required=False)
+    title = ExactLine(limit=MAX_TITLE_BYTES, required=False, allow_blank=True, default="")
+    occurred_at = ExactTime(required=False, help_text="The time it is about.")
+    expires_at = ExactTime(required=False, help_text="From then on it is in no answer, and is deleted in due course.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("text" in attrs) == ("chunks" in attrs):
@@ -80,12 +99,16 @@ def _document(fields: dict[str, Any], allowance: ChunkAllowance, place: str) -> 
         source=fields["source"],
         chunks=_chunks(fields, allowance, place),
         metadata=fields.get("metadata", {}),
+        title=fields["title"],
+        occurred_at=fields.get("occurred_at"),
+        expires_at=fields.get("expires_at"),
     )
 
 
 def _chunks(fields: dict[str, Any], allowance: ChunkAllowance, place: str) -> tuple[Chunk, ...]:
     if "chunks" in fields:
-        return tuple(Chunk(text=chunk["text"], embedding=chunk.get("embedding")) for chunk in fields["chunks"])
+        return tuple(Chunk(**chunk) for chunk in fields["chunks"])
     if "embedding" in fields:
         return (Chunk(text=fields["text"], embedding=fields["embedding"]),)
-    return allowance.split(fields["text"], place)
+    line = header(fields["title"], "", fields.get("occurred_at"))
+    return allowance.split(fields["text"], place, header=line if settings.MEMORY_CONTEXT_HEADER else "")

@@ -26,10 +26,11 @@ class ChunkAllowance:
         if self._left < 0:
             raise DocumentTooLarge(field, f"Together these have more than {self._most} chunks.")
 
-    def split(self, text: str, field: str) -> tuple[Chunk, ...]:
-        """Split a text, and count its chunks as they come. Raises DocumentTooLarge naming `field`."""
+    def split(self, text: str, field: str, *, header: str = "") -> tuple[Chunk, ...]:
+        """Split a text so that each chunk leaves room for a header, and count the chunks as they come. Raises
+        DocumentTooLarge naming `field`."""
         chunks = []
-        for piece in split_text(text):
+        for piece in split_text(text, header):
             self._left -= 1
             if self._left < 0:
                 raise DocumentTooLarge(field, f"With this, there are more than {self._most} chunks.")

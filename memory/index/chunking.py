@@ -37,13 +37,16 @@ _BOUNDARIES: Final = (
 _INK: Final = re.compile(r"\S")  # by `re`, whose white space is that of str.strip()
 
 
-def split_text(text: str) -> Iterator[str]:
-    """The chunks of a text, in order, each of at most MEMORY_CHUNK_TOKENS tokens of the embedding model.
+def split_text(text: str, header: str = "") -> Iterator[str]:
+    """The chunks of a text, in order, each with `header` of at most MEMORY_CHUNK_TOKENS tokens of the embedding model.
 
+    A header that would take more than half of them takes half: then the end of a chunk is not embedded.
     Cuts at the largest boundary that fits: paragraph, line, sentence, word. Nothing but white space at the cuts is
     lost; a text that fits comes back as it is. At least one chunk. Lazy, and soon at the next chunk: a caller may stop.
     """
     capacity = settings.MEMORY_CHUNK_TOKENS
+    if header:
+        capacity -= min(len(_encode(header)), capacity // 2)
     if len(text.encode("utf-8")) <= min(_SHORT_BYTES, capacity):
         yield text
         return

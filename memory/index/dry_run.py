@@ -43,7 +43,7 @@ def refused_statement() -> str | None:
 
 
 def _steps(cursor: psycopg.Cursor[Any], user_hash: UserHash) -> Iterator[tuple[str, Callable[[], object]]]:
-    chunks = [PlainChunk("dry-run", "", place, "a few words", {}) for place in range(FEW)]
+    chunks = [PlainChunk("dry-run", "", place, "a few words", {}, title="A title") for place in range(FEW)]
     sealed = list(build_rows(user_hash, chunks, np.ones((FEW, settings.MEMORY_EMBEDDING_DIM), dtype=np.float32)))
     ids = [row.id for row in sealed]
     vector_columns = [column for column in VECTORS.columns if column != "id"]

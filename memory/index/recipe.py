@@ -13,14 +13,19 @@ from typing import Any
 
 from django.conf import settings
 
+from memory.index.context import HEADER, NO_HEADER
+
 ANALYSIS = (
     1  # raised when memory.index.text_analysis or memory.index.bm25 would make other terms or weights of the same text
 )
+FIRST_HEADER = 1
+MIXED_HEADERS = -1
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """`language`: of the keyword index, None without one. `labels`: filterable metadata keys, sorted.
+    """`language`: of the keyword index, None without one. `labels`: filterable metadata keys, sorted. `header`: the
+    form of what is embedded and indexed in front of a text (`memory.index.context`).
 
     `kinds`: while a reindex is under way the recipes by which the tenant's rows may have been made, the oldest first;
     the other fields are then what all of them agree on, with `model` empty where vectors are not comparable and
@@ -32,6 +37,7 @@ class Recipe:
     language: str | None
     analysis: int
     labels: tuple[str, ...]
+    header: int = FIRST_HEADER
     kinds: tuple["Recipe", ...] = ()
 
     def as_text(self) -> str:
@@ -67,6 +73,7 @@ def configured() -> Recipe:
         language=settings.MEMORY_LEXICAL_LANGUAGE if settings.MEMORY_LEXICAL_INDEX else None,
         analysis=ANALYSIS,
         labels=tuple(sorted(settings.MEMORY_FILTERABLE_METADATA)),
+        header=HEADER if settings.MEMORY_CONTEXT_HEADER else NO_HEADER,
     )
 
 
@@ -86,7 +93,8 @@ def for_new_embeddings(recipe: Recipe) -> Recipe:
 
 def from_stored_embeddings(recipe: Recipe) -> Recipe:
     """The recipe of rows that are made anew by the settings, but keep their embeddings and so the models of these."""
-    return mixture(*(replace(configured(), model=kind.model) for kind in recipe.kinds or (recipe,)))
+    kinds = recipe.kinds or (recipe,)
+    return mixture(*(replace(configured(), model=kind.model, header=kind.header) for kind in kinds))
 
 
 def mixture(*kinds: Recipe) -> Recipe:
@@ -103,6 +111,8 @@ def mixture(*kinds: Recipe) -> Recipe:
         language=last.language if same_terms else None,
         analysis=last.analysis,
         labels=tuple(sorted(set.intersection(*(set(kind.labels) for kind in kinds)))),
+        # With and without a header vectors and keywords compare: only a reindex has to know which rows are which.
+        header=last.header if len({kind.header for kind in kinds}) == 1 else MIXED_HEADERS,
         kinds=kinds,
     )
 
@@ -114,7 +124,11 @@ def _text_of(recipe: Recipe) -> str:
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
-    return {each.name: getattr(recipe, each.name) for each in fields(Recipe) if each.name != "kinds"}
+    members = {each.name: getattr(recipe, each.name) for each in fields(Recipe) if each.name != "kinds"}
+    # Not written: rows from before there were headers had no context, and without one the first form makes none.
+    if recipe.header == FIRST_HEADER:
+        del members["header"]
+    return members
 
 
 @lru_cache(maxsize=64)

@@ -17,19 +17,33 @@ from pgvector import SparseVector
 from keys.keyring import get_keyring
 from memory import metrics
 from memory.exceptions import InvalidDocument
+from memory.index.context import (
+    NO_CONTEXT,
+    context_of,
+    embedded_text,
+    refuse_invalid_name,
+    refuse_invalid_time,
+)
 from memory.index.keywords import lexical_column
 from memory.index.labels import labels as labels_of
 from memory.index.recipe import Recipe, configured
 from memory.index.tables import Table, insert
 from memory.index.uuid7 import uuid7
 from memory.index.vectors import searchable as searchable_form
-from memory.sealing.codecs import JSONCodec, SealedBytes, TextCodec, VectorCodec, has_control_characters
+from memory.sealing.codecs import (
+    ContextCodec,
+    JSONCodec,
+    SealedBytes,
+    TextCodec,
+    VectorCodec,
+    has_control_characters,
+)
 from memory.security import aad_for, seal
 
-SEALS_PER_ROW = 3
+SEALS_PER_ROW = 3  # and one more where there is a context
 NO_NUMBERS = "{}"
 
-_text, _json, _vector = TextCodec(), JSONCodec(), VectorCodec()
+_text, _json, _context, _vector = TextCodec(), JSONCodec(), ContextCodec(), VectorCodec()
 
 DELETE_DOCUMENTS = (
     "DELETE FROM memory_chunks WHERE user_hash = %s AND doc_id = ANY (%b::text[]) RETURNING doc_id, created_at"
@@ -55,9 +69,12 @@ class ChunkRow:
     text_cipher: SealedBytes = _column("bytea", _C)
     meta_cipher: SealedBytes = _column("bytea", _C)
     emb_cipher: SealedBytes = _column("bytea", _C)
+    context_cipher: SealedBytes | None = _column("bytea", _C)
     enc_key_id: str = _column("text", _C)
     created_at: datetime = _column("timestamptz", _C, _V)
     updated_at: datetime = _column("timestamptz", _C)
+    occurred_at: datetime | None = _column("timestamptz", _C, _V)
+    expires_at: datetime | None = _column("timestamptz", _C, _V)
     embedding: np.ndarray = _column("vector", _V)
     lexical: SparseVector | None = _column("sparsevec", _V)
     labels: str = _column("int8[]", _V)
@@ -71,19 +88,27 @@ def _table(name: str) -> Table:
 
 
 CHUNKS, VECTORS = _table(_C), _table(_V)
-SEALED_COLUMNS = ("text_cipher", "meta_cipher", "emb_cipher", "enc_key_id")
+SEALED_COLUMNS = ("text_cipher", "meta_cipher", "emb_cipher", "context_cipher", "enc_key_id")
 TABLES = (CHUNKS, VECTORS)
 
 
 @dataclass(frozen=True)
 class PlainChunk:
-    """What a row says, before it is sealed. A new row has no id and no times yet."""
+    """What a row says, before it is sealed. A new row has no id, and nobody has said yet when it was made.
+
+    `occurred_at` is the time that it is about, in the zone in which the client gave it; from `expires_at` on it is as
+    good as deleted.
+    """
 
     doc_id: str
     source: str
     chunk_index: int
     text: str = field(repr=False)
     metadata: Mapping[str, Any] = field(repr=False)
+    title: str = field(default="", repr=False)
+    author: str = field(default="", repr=False)
+    occurred_at: datetime | None = None
+    expires_at: datetime | None = None
     id: UUID | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
@@ -97,6 +122,10 @@ def refuse_invalid_chunk(chunk: PlainChunk) -> None:
     for name, value in (("doc_id", chunk.doc_id), ("source", chunk.source)):
         if has_control_characters(value):
             raise InvalidDocument(name, "This must not contain control characters.")
+    for name in ("title", "author"):
+        refuse_invalid_name(getattr(chunk, name), name)
+    for name in ("occurred_at", "expires_at"):
+        refuse_invalid_time(getattr(chunk, name), name)
     try:
         _json.encode(chunk.metadata)
     except (TypeError, ValueError, RecursionError):
@@ -113,8 +142,10 @@ def build_rows(
     recipe = recipe or configured()
     aad, key_id, now = aad_for(user_hash), get_keyring().sealing.key_id, datetime.now(UTC)
     recipe_id = recipe.id
-    metrics.SEALS.inc(SEALS_PER_ROW * len(chunks))
-    for chunk, original, turned in zip(chunks, originals, searchable_form(originals, user_hash, recipe), strict=True):
+    contexts = list(map(context_of, chunks))
+    metrics.SEALS.inc(SEALS_PER_ROW * len(chunks) + len(chunks) - contexts.count(NO_CONTEXT))
+    turned = searchable_form(originals, user_hash, recipe)
+    for chunk, context, original, vector in zip(chunks, contexts, originals, turned, strict=True):
         yield ChunkRow(
             id=chunk.id or uuid7(),
             doc_id=chunk.doc_id,
@@ -123,11 +154,14 @@ def build_rows(
             text_cipher=SealedBytes(seal(_text.encode(chunk.text), aad)),
             meta_cipher=SealedBytes(seal(_json.encode(chunk.metadata), aad)),
             emb_cipher=SealedBytes(seal(_vector.encode(original), aad)),
+            context_cipher=SealedBytes(seal(_context.encode(context), aad)) if context != NO_CONTEXT else None,
             enc_key_id=key_id,
             created_at=chunk.created_at or now,
             updated_at=chunk.updated_at or now,
-            embedding=turned,
-            lexical=lexical_column(chunk.text, user_hash, recipe),
+            occurred_at=chunk.occurred_at,
+            expires_at=chunk.expires_at,
+            embedding=vector,
+            lexical=lexical_column(embedded_text(chunk, recipe.header), user_hash, recipe),
             labels=array_text(labels_of(user_hash, chunk.metadata, recipe)),
             recipe_id=recipe_id,
         )

@@ -17,6 +17,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from memory import metrics
 from memory.exceptions import TenantNotBound
 from memory.index import rows
+from memory.index.context import embedded_text
 from memory.index.embedding import embed_passages
 from memory.index.keywords import lexical_column
 from memory.index.labels import labels
@@ -74,11 +75,12 @@ class Writing:
         originals = as_embeddings([chunk.embedding for chunk in chunks], ["embedding"] * len(chunks))
         turned = searchable(originals, self.user_hash, recipe)
         for chunk, vector in zip(chunks, turned, strict=True):
+            plain = chunk.plain()
             yield ChunkRow(
                 **{column: getattr(chunk, column) for column in CHUNKS.columns},
                 embedding=vector,
-                lexical=lexical_column(chunk.text, self.user_hash, recipe),
-                labels=array_text(labels(self.user_hash, chunk.metadata, recipe)),
+                lexical=lexical_column(embedded_text(plain, recipe.header), self.user_hash, recipe),
+                labels=array_text(labels(self.user_hash, plain.metadata, recipe)),
                 recipe_id=recipe.id,
             )
 
@@ -124,8 +126,10 @@ def writing(using: str | None = None, *, create: bool = True) -> Iterator[Writin
 
 
 def embed_missing(chunks: Sequence[Any]) -> None:
-    """Make the embeddings of chunks whose text is new and that were given none. Before any lock: a model is slow."""
+    """Embed what is new of chunks that were given no embedding. Before any lock: a model is slow."""
     missing = [chunk for chunk in chunks if chunk.lacks_embedding]
     if missing:
-        for chunk, vector in zip(missing, embed_passages([chunk.text for chunk in missing]), strict=True):
+        header = configured().header
+        texts = [embedded_text(chunk.plain(), header) for chunk in missing]
+        for chunk, vector in zip(missing, embed_passages(texts), strict=True):
             chunk.embedding = vector

@@ -13,12 +13,13 @@ import psycopg
 
 from keys.runs import FailedRow
 from memory.exceptions import IntegrityFailure
+from memory.index.context import NO_CONTEXT, local_time
 from memory.index.rows import CHUNKS, PlainChunk
 from memory.index.vectors import original_from
-from memory.sealing.codecs import JSONCodec, TextCodec
+from memory.sealing.codecs import ContextCodec, JSONCodec, TextCodec
 from memory.sealing.opening import SealedRow, open_seals
 
-_text, _json = TextCodec(), JSONCodec()
+_text, _json, _context = TextCodec(), JSONCodec(), ContextCodec()
 
 # Whether a row changed since it was read is told by its version, a hash of its id and of the transaction that wrote it
 # (`xmin`): no read of the seals, and no column that somebody might forget to set. Versions are only ever compared for
@@ -50,9 +51,12 @@ class StoredRow(NamedTuple):
     text_cipher: bytes
     meta_cipher: bytes
     emb_cipher: bytes
+    context_cipher: bytes | None
     enc_key_id: str
     created_at: datetime
     updated_at: datetime
+    occurred_at: datetime | None
+    expires_at: datetime | None
     version: int
 
 
@@ -71,19 +75,25 @@ def read(cursor: psycopg.Cursor[Any], statement: str, **parameters: Any) -> list
 
 
 def open_row(row: StoredRow, user_hash: str) -> OpenedRow:
-    """Open the three seals of a row. Raises IntegrityFailure."""
-    text, metadata, original = open_seals(
+    """Open the seals of a row. Raises IntegrityFailure."""
+    text, metadata, original, context = open_seals(
         SealedRow(user_hash, "memory_chunks", (user_hash, row.id), row.enc_key_id),
         (row.text_cipher, _text.decode),
         (row.meta_cipher, _json.decode),
         (row.emb_cipher, original_from),
+        (row.context_cipher, _context.decode),
     ).values
+    context = context or NO_CONTEXT
     chunk = PlainChunk(
         doc_id=row.doc_id,
         source=row.source,
         chunk_index=row.chunk_index,
         text=text,
         metadata=metadata,
+        title=context.title,
+        author=context.author,
+        occurred_at=local_time(row.occurred_at, context),
+        expires_at=row.expires_at,
         id=row.id,
         created_at=row.created_at,
         updated_at=row.updated_at,

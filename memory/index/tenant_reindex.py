@@ -22,9 +22,10 @@ import psycopg
 from keys import steps
 from keys.leases import HeldLease
 from memory.exceptions import IntegrityFailure, SealedMemoryError
+from memory.index.context import embedded_text
 from memory.index.embedding import embed_passages
 from memory.index.recipe import Recipe, mixture, recorded
-from memory.index.rows import CHUNKS, SEALED_COLUMNS, VECTORS, ChunkRow, build_rows
+from memory.index.rows import CHUNKS, SEALED_COLUMNS, VECTORS, ChunkRow, PlainChunk, build_rows
 from memory.index.stored_rows import READ_SOME, VERSION, OpenedRow, StoredRow, open_row, read
 from memory.index.tail import index_tail
 from memory.rls import tenant_transaction_by_hash
@@ -181,19 +182,23 @@ class TenantReindex:
         if not opened:
             return Rebuilt([], set())
         originals = np.stack([row.original for row in opened.values()])
-        stale = [place for place, row_id in enumerate(opened) if self._needs_embedding(made_by[row_id])]
         chunks = [row.chunk for row in opened.values()]
+        stale = [place for place, chunk in enumerate(chunks) if self._needs_embedding(chunk, made_by)]
         if stale:
-            originals[stale] = embed_passages([chunks[place].text for place in stale])
+            header = self._wanted.header
+            originals[stale] = embed_passages([embedded_text(chunks[place], header) for place in stale])
         rows = list(build_rows(tenant, chunks, originals, self._wanted))
         return Rebuilt(rows, {rows[place].id for place in stale})
 
-    def _needs_embedding(self, recipe_id: int) -> bool:
-        if not self._embed:
+    def _needs_embedding(self, chunk: PlainChunk, made_by: dict[UUID, int]) -> bool:
+        if not self._embed or chunk.id is None:
             return False
-        recipe = self._recipe.made(recipe_id)
-        models = [recipe.model] if recipe else [kind.model for kind in self._recipe.kinds]
-        return any(model != self._wanted.model for model in models)
+        recipe = self._recipe.made(made_by[chunk.id])
+        kinds = [recipe] if recipe else self._recipe.kinds
+        wanted = self._wanted
+        if any(kind.model != wanted.model for kind in kinds):
+            return True
+        return any(kind.header != wanted.header for kind in kinds) and embedded_text(chunk) != chunk.text
 
     def _opened(self, tenant: UserHash, row: StoredRow) -> OpenedRow | None:
         try:

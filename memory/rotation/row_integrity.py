@@ -1,6 +1,7 @@
 """Compares a tenant's index entries (vector, keywords, labels, postings) with those rebuilt from its opened seals."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -11,9 +12,11 @@ from keys.exceptions import KeyConfigurationError
 from keys.keyring import get_keyring
 from keys.retry_while_away import retry_while_away
 from memory.exceptions import IntegrityFailure, UnknownKeyId
+from memory.index.context import NO_CONTEXT, embedded_text, local_time
 from memory.index.keywords import lexical_column
 from memory.index.labels import labels
 from memory.index.recipe import Recipe, recorded
+from memory.index.rows import PlainChunk
 from memory.index.vectors import original_from, searchable
 from memory.rls import tenant_transaction_by_hash
 from memory.rotation.findings import (
@@ -27,7 +30,7 @@ from memory.rotation.findings import (
     Finding,
     Inspection,
 )
-from memory.sealing.codecs import JSONCodec, TextCodec
+from memory.sealing.codecs import Context, ContextCodec, JSONCodec, TextCodec
 from memory.sealing.opening import SealedRow, open_seals
 from memory.security import UserHash
 from memory.tenancy.cursors import binary_cursor
@@ -38,10 +41,11 @@ ROWS_A_READ = 500
 
 # One statement reads rows and index settings, so that no reindex can come in between.
 ROWS = """
-SELECT c.id, c.text_cipher, c.meta_cipher, c.emb_cipher, c.enc_key_id,
+SELECT c.id, c.text_cipher, c.meta_cipher, c.emb_cipher, c.context_cipher, c.enc_key_id, c.occurred_at,
        (SELECT recipe FROM tenants WHERE user_hash = %(user_hash)s), v.embedding, v.lexical, v.labels, v.outgrown,
        v.recipe_id,
-       (v.doc_id, v.source, v.chunk_index, v.created_at) = (c.doc_id, c.source, c.chunk_index, c.created_at),
+       (v.doc_id, v.source, v.chunk_index, v.created_at, v.occurred_at, v.expires_at)
+           IS NOT DISTINCT FROM (c.doc_id, c.source, c.chunk_index, c.created_at, c.occurred_at, c.expires_at),
        ARRAY(SELECT term FROM memory_terms WHERE user_hash = %(user_hash)s AND id = c.id ORDER BY term),
        ARRAY(SELECT weight FROM memory_terms WHERE user_hash = %(user_hash)s AND id = c.id ORDER BY term)
 FROM memory_chunks c LEFT JOIN memory_vectors v ON v.user_hash = c.user_hash AND v.id = c.id
@@ -49,7 +53,7 @@ WHERE c.user_hash = %(user_hash)s AND c.id > %(after)s AND (%(sample)s::float8 >
 ORDER BY c.id LIMIT %(limit)s
 """
 
-_text, _json = TextCodec(), JSONCodec()
+_text, _json, _context = TextCodec(), JSONCodec(), ContextCodec()
 
 
 class Row(NamedTuple):
@@ -59,7 +63,9 @@ class Row(NamedTuple):
     text_cipher: bytes
     meta_cipher: bytes
     emb_cipher: bytes
+    context_cipher: bytes | None
     key_id: str
+    occurred_at: datetime | None
     recipe: str | None
     embedding: Any
     lexical: SparseVector | None
@@ -93,22 +99,23 @@ def _read(user_hash: UserHash, after: UUID, sample: float) -> list[Row]:
 
 
 def _inspect(seen: Inspection, user_hash: UserHash, rows: Sequence[Row]) -> Iterator[Finding]:
-    opened: list[tuple[Row, str, dict[str, Any], np.ndarray]] = []
+    opened: list[tuple[Row, PlainChunk, np.ndarray]] = []
     for row in rows:
         sealed = SealedRow(user_hash, "memory_chunks", (user_hash, row.id), row.key_id)
         try:
-            (text, metadata, original), drifted = open_seals(
+            (text, metadata, original, context), drifted = open_seals(
                 sealed,
                 (row.text_cipher, _text.decode),
                 (row.meta_cipher, _json.decode),
                 (row.emb_cipher, original_from),
+                (row.context_cipher, _context.decode),
             )
         except IntegrityFailure as failure:
             kind = UNKNOWN_KEY if isinstance(failure, UnknownKeyId) else UNREADABLE
             yield _finding(kind, user_hash, row, failure.reason)
         else:
             seen.drifted += drifted
-            opened.append((row, text, metadata, original))
+            opened.append((row, _plain(row, text, metadata, context or NO_CONTEXT), original))
         if row.embedding is None:
             yield _finding(COLUMNS, user_hash, row, "it has no vector")
         elif not row.columns_agree:
@@ -121,8 +128,14 @@ def _inspect(seen: Inspection, user_hash: UserHash, rows: Sequence[Row]) -> Iter
             yield from _inspect_vectors(
                 user_hash, recipe, [row for row, *_ in indexed], [original for *_, original in indexed]
             )
-        for row, text, metadata, _ in indexed:
-            yield from _inspect_keywords(user_hash, recipe, row, text, metadata)
+        for row, chunk, _ in indexed:
+            yield from _inspect_keywords(user_hash, recipe, row, chunk)
+
+
+def _plain(row: Row, text: str, metadata: dict[str, Any], context: Context) -> PlainChunk:
+    """As much of a chunk as its index entries are made of."""
+    occurred_at = local_time(row.occurred_at, context)
+    return PlainChunk("", "", 0, text, metadata, context.title, context.author, occurred_at)
 
 
 def _inspect_vectors(
@@ -137,16 +150,14 @@ def _inspect_vectors(
             yield _finding(VECTOR, user_hash, row, detail)
 
 
-def _inspect_keywords(
-    user_hash: UserHash, recipe: Recipe, row: Row, text: str, metadata: dict[str, Any]
-) -> Iterator[Finding]:
-    wanted = _weights(lexical_column(text, user_hash, recipe))
+def _inspect_keywords(user_hash: UserHash, recipe: Recipe, row: Row, chunk: PlainChunk) -> Iterator[Finding]:
+    wanted = _weights(lexical_column(embedded_text(chunk, recipe.header), user_hash, recipe))
     if (row.lexical is None) != (recipe.language is None) or not _same(_weights(row.lexical), wanted):
         yield _finding(KEYWORDS, user_hash, row, "the keywords in the index are not its sealed text's")
     if not _same(dict(zip(row.terms, row.weights, strict=True)), wanted if row.outgrown else {}):
         what = "are not its sealed text's" if row.outgrown else "are there, although it is still scanned"
         yield _finding(POSTINGS, user_hash, row, f"its postings {what}")
-    if sorted(row.labels or ()) != labels(user_hash, metadata, recipe):
+    if sorted(row.labels or ()) != labels(user_hash, chunk.metadata, recipe):
         yield _finding(LABELS, user_hash, row, "the labels in the index are not its sealed metadata's")
 
 

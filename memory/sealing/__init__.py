@@ -1,8 +1,8 @@
 """Seals plain values into sealed columns, and opens them.
 
-    codecs     str, JSON object and float32 vector as bytes; `SealedBytes`, the only type a sealed column takes
+    codecs     str, JSON object, context and float32 vector as bytes; `SealedBytes`, the only type a sealed column takes
     opening    opens the seals of a row: counts, drift, and the error of a seal that does not open
-    fields     `SealedTextField`, `SealedJSONField`, `SealedVectorField`: model fields that hold seals
+    fields     `SealedTextField`, `SealedJSONField`, `SealedContextField`, `SealedVectorField`: fields that hold seals
     subkeys    a tenant's keys for vectors, keywords and labels, derived from the HMAC key
 
 Imports `memory.security`, `memory.exceptions`, `memory.metrics` and `keys`; no other room. It sends no SQL.

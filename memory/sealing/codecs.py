@@ -7,7 +7,8 @@ database, both open, in the wrong columns. A codec then raises InvalidTag for by
 import json
 import unicodedata
 from collections.abc import Sequence
-from typing import Any, Protocol
+from datetime import timedelta, timezone
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -70,6 +71,36 @@ class JSONCodec:
         if not isinstance(value, dict):
             raise InvalidTag
         return value
+
+
+_json = JSONCodec()
+
+
+class Context(NamedTuple):
+    """A chunk's title and author, and the zone of the time it is about, in seconds east of UTC."""
+
+    title: str = ""
+    author: str = ""
+    utc_offset: int = 0
+
+
+class ContextCodec:
+    """A `Context` as a JSON object of those members that are set. Raises TypeError for anything else."""
+
+    def encode(self, value: Any) -> bytes:
+        if not isinstance(value, Context):
+            raise TypeError(f"A sealed context takes Context, not {type(value).__name__}.")
+        return _json.encode({name: member for name, member in value._asdict().items() if member})
+
+    def decode(self, data: bytes) -> Context:
+        try:
+            context = Context(**_json.decode(data))
+            timezone(timedelta(seconds=context.utc_offset))  # raises unless it is a zone's offset
+        except (TypeError, ValueError, OverflowError):
+            raise InvalidTag from None
+        if not (isinstance(context.title, str) and isinstance(context.author, str)):
+            raise InvalidTag
+        return context
 
 
 class VectorCodec:

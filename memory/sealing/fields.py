@@ -19,7 +19,7 @@ from django.db.models.lookups import IsNull
 from keys.keyring import get_keyring
 from memory import metrics
 from memory.exceptions import NotSealed
-from memory.sealing.codecs import Codec, JSONCodec, SealedBytes, TextCodec, VectorCodec
+from memory.sealing.codecs import Codec, ContextCodec, JSONCodec, SealedBytes, TextCodec, VectorCodec
 from memory.sealing.opening import SealedRow, open_seals
 from memory.security import aad_for, seal
 
@@ -113,6 +113,12 @@ class SealedJSONField(SealedField):
     """Sealed JSON object, a dict."""
 
     codec = JSONCodec()
+
+
+class SealedContextField(SealedField):
+    """Sealed `memory.sealing.codecs.Context`."""
+
+    codec = ContextCodec()
 
 
 class SealedVectorField(SealedField):

@@ -29,5 +29,9 @@ class Match:
     metadata: Any = field(repr=False)
     retrieval_score: float
     created_at: datetime
+    title: str = field(default="", repr=False)
+    author: str = field(default="", repr=False)
+    occurred_at: datetime | None = None
+    expires_at: datetime | None = None
     score: float | None = None
     explanation: Explanation | None = None

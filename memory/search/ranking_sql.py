@@ -49,13 +49,16 @@ _UNLIFTED = """best AS MATERIALIZED (
 OPENED = """SELECT id, doc_id, source, chunk_index, enc_key_id,
            CASE WHEN so_far <= greatest(%(most_bytes)s::int8, bytes) THEN text_cipher END,
            CASE WHEN so_far <= greatest(%(most_bytes)s::int8, bytes) THEN meta_cipher END,
-           created_at, score, dense, lexical, neighbours
+           CASE WHEN so_far <= greatest(%(most_bytes)s::int8, bytes) THEN context_cipher END,
+           created_at, occurred_at, expires_at, score, dense, lexical, neighbours
     FROM (
         SELECT c.*, best.score, best.dense, best.lexical, coalesce(best.neighbours, 0) AS neighbours,
                sum(bytes) OVER (ORDER BY best.score DESC, best.id ROWS UNBOUNDED PRECEDING) AS so_far
         FROM best CROSS JOIN LATERAL (
-            SELECT id, doc_id, source, chunk_index, enc_key_id, text_cipher, meta_cipher, created_at,
-                   octet_length(text_cipher) + octet_length(meta_cipher) AS bytes
+            SELECT id, doc_id, source, chunk_index, enc_key_id, text_cipher, meta_cipher, context_cipher, created_at,
+                   occurred_at, expires_at,
+                   octet_length(text_cipher) + octet_length(meta_cipher) + coalesce(octet_length(context_cipher), 0)
+                       AS bytes
             FROM memory_chunks c
             WHERE c.user_hash = %(user_hash)s AND c.id = best.id
                 AND c.doc_id = best.doc_id AND c.chunk_index = best.chunk_index

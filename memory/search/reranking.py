@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from memory.index.context import embedded_text
+from memory.index.recipe import configured
 from memory.search.matches import Match
 from rerank import Reranking, SkipReason, rerank_now
 
@@ -15,7 +17,8 @@ def reorder(query: str, candidates: Sequence[Match], *, pool: int, wanted: bool)
     """
     first, rest = candidates[:pool], candidates[pool:]
     if wanted:
-        texts, scores = [each.text for each in first], [each.retrieval_score for each in first]
+        header = configured().header
+        texts, scores = [embedded_text(each, header) for each in first], [each.retrieval_score for each in first]
         reranking = rerank_now(query, texts, retrieval_scores=scores)
     else:
         reranking = Reranking.skipped(len(first), SkipReason.DISABLED)

@@ -11,11 +11,12 @@ from django.conf import settings
 
 from memory import metrics
 from memory.exceptions import IntegrityFailure
+from memory.index.context import NO_CONTEXT, local_time
 from memory.index.embedding import embed_query
 from memory.index.recipe import Recipe
 from memory.index.vectors import as_embedding
 from memory.rls import tenant_transaction
-from memory.sealing.codecs import JSONCodec, TextCodec
+from memory.sealing.codecs import ContextCodec, JSONCodec, TextCodec
 from memory.sealing.opening import SealedRow, open_seals, opens_counted_together
 from memory.search.candidates import best_candidates
 from memory.search.filters import EVERYTHING, Scope
@@ -28,7 +29,7 @@ from rerank import Reranker, SkipReason, pool_size
 logger = logging.getLogger(__name__)
 
 CANDIDATES = 24
-_text, _json = TextCodec(), JSONCodec()
+_text, _json, _context = TextCodec(), JSONCodec(), ContextCodec()
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,10 @@ class Candidate:
     enc_key_id: str
     text_cipher: bytes | None = field(repr=False)
     meta_cipher: bytes | None = field(repr=False)
+    context_cipher: bytes | None = field(repr=False)
     created_at: datetime
+    occurred_at: datetime | None
+    expires_at: datetime | None
     score: float
     dense: float
     lexical: float
@@ -158,8 +162,13 @@ def open_candidates(user_hash: str, candidates: Sequence[Candidate], *, explain:
 
 def _open(user_hash: str, candidate: Candidate, explain: bool, count: Callable[[int], object]) -> Match:
     row = SealedRow(user_hash, "memorychunk", (user_hash, candidate.id), candidate.enc_key_id)
-    seals = (candidate.text_cipher, _text.decode), (candidate.meta_cipher, _json.decode)
-    text, metadata = open_seals(row, *seals, count=count).values
+    seals = (
+        (candidate.text_cipher, _text.decode),
+        (candidate.meta_cipher, _json.decode),
+        (candidate.context_cipher, _context.decode),
+    )
+    text, metadata, context = open_seals(row, *seals, count=count).values
+    context = context or NO_CONTEXT
     return Match(
         id=candidate.id,
         doc_id=candidate.doc_id,
@@ -167,6 +176,10 @@ def _open(user_hash: str, candidate: Candidate, explain: bool, count: Callable[[
         chunk_index=candidate.chunk_index,
         text=text,
         metadata=metadata,
+        title=context.title,
+        author=context.author,
+        occurred_at=local_time(candidate.occurred_at, context),
+        expires_at=candidate.expires_at,
         retrieval_score=float(candidate.score),
         created_at=candidate.created_at,
         explanation=Explanation(candidate.dense, candidate.lexical, candidate.neighbours) if explain else None,

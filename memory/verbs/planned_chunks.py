@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from memory.index.context import embedded_text
+from memory.index.recipe import configured
 from memory.index.rows import PlainChunk
 from memory.index.uuid7 import uuid7
 from memory.sealing.codecs import JSONCodec
@@ -44,13 +46,15 @@ class PlannedChunk:
     @property
     def text_to_embed(self) -> str:
         """What is embedded of it."""
-        return self.chunk.text
+        return embedded_text(self.chunk, configured().header)
 
     @property
     def kept(self) -> np.ndarray | None:
         """The stored embedding, where it stays."""
-        stays = self.given is None and self.before is not None and self.before.chunk.text == self.text_to_embed
-        return self.before.original if self.before is not None and stays else None
+        if self.given is not None or self.before is None:
+            return None
+        stays = embedded_text(self.before.chunk, configured().header) == self.text_to_embed
+        return self.before.original if stays else None
 
     def new(self, made: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """The embedding that takes its place: the client's, or the one that was made for its text."""
