@@ -74,7 +74,7 @@ def get_chunk(*, user_id: str, chunk_id: UUID) -> StoredChunk:
     """One chunk of this user. Raises ChunkNotFound, also for another user's; IntegrityFailure when it does not open."""
     with tenant_transaction(user_id):
         try:
-            return StoredChunk.of(MemoryChunk.objects.defer("emb_cipher").get(id=chunk_id))
+            return StoredChunk.of(MemoryChunk.objects.defer("emb_cipher").get(id=chunk_id).plain())
         except MemoryChunk.DoesNotExist:
             raise ChunkNotFound(ChunkNotFound.__doc__) from None
 

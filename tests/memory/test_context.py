@@ -118,7 +118,7 @@ def test_the_cross_encoder_reads_the_header(monkeypatch: pytest.MonkeyPatch) -> 
 
     read: list[list[str]] = []
 
-    def rerank(query: str, texts: list[str]) -> Reranking:
+    def rerank(query: str, texts: list[str], **options: Any) -> Reranking:
         read.append(texts)
         return Reranking.skipped(len(texts), SkipReason.DISABLED)
 

@@ -30,6 +30,7 @@ def test_the_declared_columns_are_those_of_the_database(table: Table) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT attname, CASE format_type(atttypid, NULL) WHEN 'integer' THEN 'int4' WHEN 'bigint[]' THEN 'int8[]'"
+            " WHEN 'bigint' THEN 'int8'"
             " WHEN 'double precision' THEN 'float8' WHEN 'timestamp with time zone' THEN 'timestamptz'"
             " ELSE format_type(atttypid, NULL) END FROM pg_attribute"
             " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
