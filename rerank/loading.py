@@ -96,7 +96,8 @@ def resolve_backend(backend: str, device: str, files: ModelFiles) -> str:
     """`auto` is onnx on the CPU (about half of torch's time, docs/reference.md) for BERT models, torch for all else."""
     if backend != "auto":
         return backend
-    return "onnx" if device == "cpu" and files.config.get("model_type") == "bert" else "torch"
+    known = files.config.get("model_type") == "bert" and not files.modular
+    return "onnx" if device == "cpu" and known else "torch"
 
 
 def warm_up(backend: Backend) -> None:

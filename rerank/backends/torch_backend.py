@@ -28,7 +28,7 @@ class TorchBackend(LocalBackend):
         self.cross_encoder = _load(files, device, torch.float16 if half else torch.float32, limits.pair)
         if self.cross_encoder.num_labels != 1:
             raise ModelUnavailable(f"{files.name} gives {self.cross_encoder.num_labels} labels; a reranker gives one.")
-        self._model = self.cross_encoder.model.eval()
+        self.cross_encoder.eval()
         self._wants_types = int(files.config.get("type_vocab_size") or 0) > 1
 
     def forward(self, pairs: Sequence[Encoded], timeout: float) -> np.ndarray:
@@ -38,8 +38,9 @@ class TorchBackend(LocalBackend):
         if self._wants_types:
             inputs["token_type_ids"] = self._tensor(types)
         with self._torch.inference_mode():
-            logits = self._model(**inputs).logits
-        scores: np.ndarray = logits[:, 0].float().cpu().numpy()
+            # Through all of its modules: the head of a modular one is not in its body.
+            logits = self.cross_encoder(inputs)["scores"]
+        scores: np.ndarray = logits.reshape(len(pairs)).float().cpu().numpy()
         return scores
 
     def _tensor(self, array: np.ndarray) -> Any:

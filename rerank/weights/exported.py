@@ -14,7 +14,8 @@ from typing import Any
 
 from rerank.ordering import FUSIONS, Fusion
 from rerank.outcomes import ModelUnavailable
-from rerank.weights.files import CONFIG, TOKENIZER, ModelFiles, read_config, sha256_of
+from rerank.weights.files import CONFIG, TOKENIZER, ModelFiles, read_config
+from rerank.weights.modules import sha256_of
 
 GRAPH = "model.onnx"
 BUNDLED = Path(__file__).resolve().parent.parent / "bundled" / "default"

@@ -1,10 +1,10 @@
 """Where the weights lie, and whether they are whole.
 
-A model is a directory with `config.json`, `tokenizer.json` and `model.safetensors`. Pickled weights are never read.
+A model is a directory with `config.json`, `tokenizer.json` and `model.safetensors`, and the folders of its modules
+where it has some. Pickled weights are never read.
 Nothing here reaches out to the network unless the choice allows it.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,16 @@ import numpy as np
 from inference.weights import UnreadableWeights, read_weights
 from rerank.ordering import Fusion
 from rerank.outcomes import ModelUnavailable
+from rerank.weights.modules import MODULES, WEIGHTS, is_modular, weight_files, weights_digest
 
-CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+LIBRARY_CONFIG = "config_sentence_transformers.json"
 # What the torch backend's loader reads besides.
-EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "modules.json")
+EXTRAS = (
+    *("tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
+    *(MODULES, LIBRARY_CONFIG, "sentence_bert_config.json"),
+    *(f"[0-9]*_*/{name}" for name in (CONFIG, WEIGHTS)),
+)
 REMEDY = "Run `manage.py fetch_models` where the model hub can be reached, or set RERANK_MODEL to a local directory."
 
 
@@ -34,13 +40,14 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A verified model on disk. `graph`: its ONNX file, for one that was exported; `fusion`: how it wants to be used,
-    None for what the settings say."""
+    """A verified model on disk. `modular`: its head lies in folders of its own. `graph`: its ONNX file, for one that
+    was exported; `fusion`: how it wants to be used, None for what the settings say."""
 
     directory: Path
     name: str
     revision: str
     config: dict[str, Any]
+    modular: bool = False
     graph: Path | None = None
     fusion: Fusion | None = None
 
@@ -78,17 +85,20 @@ def _snapshot(choice: ModelChoice) -> Path:
 
 
 def verify(directory: Path, choice: ModelChoice) -> ModelFiles:
-    """Check that the files are there, readable and finite, and have the hash of RERANK_MODEL_SHA256 where one is set.
+    """Check that the files are there, readable and finite, and have the hash of RERANK_MODEL_SHA256 where one is set
+    (rerank.weights.modules.weights_digest, which covers every file of weights).
 
     Raises ModelUnavailable naming the file.
     """
     for name in (CONFIG, TOKENIZER, WEIGHTS):
         if not (directory / name).is_file():
             raise ModelUnavailable(f"{name} is missing in {directory}. {REMEDY}")
-    if choice.sha256 and sha256_of(directory / WEIGHTS) != choice.sha256.lower():
+    if choice.sha256 and weights_digest(directory) != choice.sha256.lower():
         raise ModelUnavailable(f"{WEIGHTS} in {directory} does not have the hash that RERANK_MODEL_SHA256 names.")
-    load_weights(directory)
-    return ModelFiles(directory, choice.name, choice.revision, read_config(directory))
+    for file in weight_files(directory):
+        load_weights(file.parent)
+    config = _activation(directory) | read_config(directory)
+    return ModelFiles(directory, choice.name, choice.revision, config, modular=is_modular(directory))
 
 
 def load_weights(directory: Path) -> dict[str, np.ndarray]:
@@ -99,17 +109,20 @@ def load_weights(directory: Path) -> dict[str, np.ndarray]:
         raise ModelUnavailable(f"{WEIGHTS} in {directory} {error}. {REMEDY}") from error
 
 
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_config(directory: Path) -> dict[str, Any]:
-    """config.json. Raises ModelUnavailable unless it holds an object."""
+def read_config(directory: Path, name: str = CONFIG) -> dict[str, Any]:
+    """config.json, or another of its kind. Raises ModelUnavailable unless it holds an object."""
     try:
-        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((directory / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelUnavailable(f"{CONFIG} in {directory} cannot be read. {REMEDY}") from error
+        raise ModelUnavailable(f"{name} in {directory} cannot be read. {REMEDY}") from error
     if not isinstance(config, dict):
-        raise ModelUnavailable(f"{CONFIG} in {directory} holds no object. {REMEDY}")
+        raise ModelUnavailable(f"{name} in {directory} holds no object. {REMEDY}")
     return config
+
+
+def _activation(directory: Path) -> dict[str, Any]:
+    """A modular model's activation, which the library keeps in a file of its own, where config.json would have it."""
+    if not (directory / LIBRARY_CONFIG).is_file():
+        return {}
+    named = read_config(directory, LIBRARY_CONFIG).get("activation_fn")
+    return {"sentence_transformers": {"activation_fn": named}} if named else {}

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rerank.weights.files import CONFIG, TOKENIZER, WEIGHTS
+from rerank.weights.files import CONFIG, TOKENIZER
+from rerank.weights.modules import WEIGHTS
 
 # cross-encoder/ms-marco-TinyBERT-L-2-v2's config.json.
 TINYBERT: dict[str, Any] = {

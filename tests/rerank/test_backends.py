@@ -17,7 +17,8 @@ from rerank.backends.pair_tokenizer import Limits, PairTokenizer
 from rerank.backends.remote import RemoteBackend
 from rerank.backends.torch_backend import TorchBackend
 from rerank.outcomes import ModelUnavailable
-from rerank.weights.files import ModelChoice, ModelFiles, load_weights, locate, sha256_of, verify
+from rerank.weights.files import ModelChoice, ModelFiles, load_weights, locate, verify
+from rerank.weights.modules import sha256_of
 
 QUERY = "what does the agent remember about trains?"
 PASSAGES = [

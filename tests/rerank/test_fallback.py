@@ -17,7 +17,8 @@ from rerank.backends.pair_tokenizer import Limits
 from rerank.outcomes import ModelUnavailable, Reranker
 from rerank.weights import exported
 from rerank.weights.exported import verify_exported
-from rerank.weights.files import ModelChoice, ModelFiles, load_weights, sha256_of, verify
+from rerank.weights.files import ModelChoice, ModelFiles, load_weights, verify
+from rerank.weights.modules import sha256_of
 from rerank.weights.random_model import TINYBERT, write_random_model
 
 SMALL = TINYBERT | {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}

@@ -9,7 +9,8 @@ from django.core.management.base import BaseCommand, CommandError
 from rerank import config
 from rerank.loading import load_backend
 from rerank.outcomes import ModelUnavailable
-from rerank.weights.files import WEIGHTS, locate, sha256_of, verify
+from rerank.weights.files import locate, verify
+from rerank.weights.modules import weight_files, weights_digest
 
 
 class Command(BaseCommand):
@@ -28,5 +29,6 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         backend.close()
         self.stdout.write(f"{files.name} at {files.directory}")
-        self.stdout.write(f"{WEIGHTS} sha256 {sha256_of(files.directory / WEIGHTS)}")
+        names = ", ".join(file.relative_to(files.directory).as_posix() for file in weight_files(files.directory))
+        self.stdout.write(f"{names} sha256 {weights_digest(files.directory)}")
         self.stdout.write(self.style.SUCCESS(f"Verified and ranked with {backend.name} on {backend.device}."))
