@@ -5,6 +5,14 @@ from typing import Any
 
 from cryptography.exceptions import InvalidTag
 
+SAFE_NAME_LENGTH = 40
+
+
+def safe_name(name: str) -> str:
+    """A caller's field name if it looks like one; anything else could be content, and no error repeats it."""
+    plain = name.isascii() and name.isidentifier() and len(name) <= SAFE_NAME_LENGTH
+    return name if plain else "(unnamed)"
+
 
 class SealedMemoryError(Exception):
     """Base of the memory's own errors. A message never holds text, a user id, a token or a key."""

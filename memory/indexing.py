@@ -126,10 +126,11 @@ async def index_memory_chunk(
 
 
 def existing_doc_ids(*, user_id: str, doc_ids: Sequence[str]) -> set[str]:
-    """Which of these documents the user already has."""
+    """Which of these documents the user already has; one that has expired is there no more."""
     with tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
         cursor.execute(
-            "SELECT DISTINCT doc_id FROM memory_chunks WHERE user_hash = %s AND doc_id = ANY (%b::text[])",
+            "SELECT DISTINCT doc_id FROM memory_chunks WHERE user_hash = %s AND doc_id = ANY (%b::text[])"
+            " AND (expires_at IS NULL OR expires_at > now())",
             [user_hash, list(doc_ids)],
         )
         return {doc_id for (doc_id,) in cursor.fetchall()}

@@ -1,25 +1,41 @@
-"""Reads stored chunks: by their ids, a page of them, newest first, or the pages of a document."""
+"""Reads stored chunks: by their ids, a page of them, or the pages of a document. None that has expired."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from enum import StrEnum
 from itertools import accumulate
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import F, Func, IntegerField, QuerySet, Value
+from django.db.models import F, Func, IntegerField, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 
 from memory.exceptions import ChunkNotFound, IntegrityFailure
 from memory.index.rows import PlainChunk
-from memory.models import MemoryChunk
+from memory.models import MemoryChunk, MemoryVector, happened_at, unexpired
 from memory.rls import tenant_transaction
 
 logger = logging.getLogger(__name__)
 
 Place = TypeVar("Place")
+
+
+class Sort(StrEnum):
+    """The orders of a list: newest first, or by the time that chunks are about, the earliest or the latest first."""
+
+    CREATED = "-created_at"
+    OCCURRED = "occurred_at"
+    OCCURRED_LATEST = "-occurred_at"
+
+
+class TimePlace(NamedTuple):
+    """Where a page ended that is ordered by time."""
+
+    time: datetime
+    id: UUID
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,7 @@ def get_chunk(*, user_id: str, chunk_id: UUID) -> StoredChunk:
     """One chunk of this user. Raises ChunkNotFound, also for another user's; IntegrityFailure when it does not open."""
     with tenant_transaction(user_id):
         try:
-            return StoredChunk.of(MemoryChunk.objects.defer("emb_cipher").get(id=chunk_id).plain())
+            return StoredChunk.of(_readable().get(id=chunk_id).plain())
         except MemoryChunk.DoesNotExist:
             raise ChunkNotFound(ChunkNotFound.__doc__) from None
 
@@ -83,7 +99,7 @@ def get_chunks(*, user_id: str, chunk_ids: Sequence[UUID]) -> Found:
     """Chunks of this user by their ids, as many as MEMORY_MAX_ANSWER_BYTES has room for, the first always."""
     wanted = list(dict.fromkeys(chunk_ids))
     with tenant_transaction(user_id):
-        sizes = dict(_with_bytes(MemoryChunk.objects.filter(id__in=wanted)).values_list("id", "bytes"))
+        sizes = dict(_with_bytes(_readable().filter(id__in=wanted)).values_list("id", "bytes"))
         there = [chunk_id for chunk_id in wanted if chunk_id in sizes]
         shown = there[: _within_budget([sizes[chunk_id] for chunk_id in there])]
         opened, failures = _read(shown)
@@ -96,16 +112,35 @@ def get_chunks(*, user_id: str, chunk_ids: Sequence[UUID]) -> Found:
 
 
 def list_chunks(
-    *, user_id: str, limit: int, source: str | None = None, doc_id: str | None = None, after: UUID | None = None
-) -> Page[UUID]:
-    """Up to `limit` chunks of this user with an id below `after` (a keyset cursor: new chunks do not shift the pages).
+    *,
+    user_id: str,
+    limit: int,
+    source: str | None = None,
+    doc_id: str | None = None,
+    occurred_after: datetime | None = None,
+    occurred_before: datetime | None = None,
+    sort: Sort = Sort.CREATED,
+    after: UUID | TimePlace | None = None,
+) -> Page[Any]:
+    """Up to `limit` chunks of this user behind the place `after` (a keyset cursor: new chunks do not shift the pages).
 
-    Newest first. A page ends early, but not before its first chunk, when its seals would pass MEMORY_MAX_ANSWER_BYTES.
-    Chunks beyond the page are neither fetched nor opened.
+    `occurred_after` is inclusive, `occurred_before` exclusive; a chunk without a time of its own occurred when it was
+    created. A page ends early, but not before its first chunk, when its seals would pass MEMORY_MAX_ANSWER_BYTES.
+    Chunks beyond the page are neither fetched nor opened. Raises ValueError for a place of another order.
     """
-    filters = {"source": source, "doc_id": doc_id, "id__lt": after}
+    if after is not None and isinstance(after, UUID) != (sort is Sort.CREATED):
+        raise ValueError("The place is one of another order.")
+    filters = {
+        "source": source,
+        "doc_id": doc_id,
+        "happened__gte": occurred_after,
+        "happened__lt": occurred_before,
+    }
+    given = {name: value for name, value in filters.items() if value is not None}
     with tenant_transaction(user_id):
-        return _page("-id", limit, **{name: value for name, value in filters.items() if value is not None})
+        if isinstance(after, TimePlace) or sort is not Sort.CREATED:
+            return _page_by_time(sort, limit, after, **given)
+        return _page("-id", limit, **given, **({} if after is None else {"id__lt": after}))
 
 
 def read_document(*, user_id: str, doc_id: str, limit: int, after: int | None = None) -> Page[int]:
@@ -123,7 +158,7 @@ def read_document(*, user_id: str, doc_id: str, limit: int, after: int | None = 
 
 def _page(order: str, limit: int, **filters: Any) -> Page[Any]:
     """A page of the chunks that pass the filters, in the order of one column, within the open door."""
-    queryset = _with_bytes(MemoryChunk.objects.filter(**filters).order_by(order))
+    queryset = _with_bytes(_readable().alias(happened=happened_at()).filter(**filters).order_by(order))
     found = list(queryset.values_list("id", order.removeprefix("-"), "bytes")[: limit + 1])
     shown = found[: _within_budget([size for _, _, size in found[:limit]])]
     chunks, failures = _read([chunk_id for chunk_id, _, _ in shown], order)
@@ -132,6 +167,30 @@ def _page(order: str, limit: int, **filters: Any) -> Page[Any]:
         next_after=shown[-1][1] if len(found) > len(shown) else None,
         integrity_failures=failures,
     )
+
+
+def _page_by_time(sort: Sort, limit: int, after: Any, **filters: Any) -> Page[TimePlace]:
+    """A page in the order of the times that chunks are about, which the index repeats."""
+    rows = MemoryVector.objects.filter(unexpired()).annotate(happened=happened_at()).filter(**filters)
+    sign, behind = ("", "gt") if sort is Sort.OCCURRED else ("-", "lt")
+    if after is not None:
+        here = Q(**{f"happened__{behind}": after.time}) | Q(**{f"id__{behind}": after.id})
+        rows = rows.filter(here, **{f"happened__{behind}e": after.time})
+    found = list(rows.order_by(f"{sign}happened", f"{sign}id").values_list("id", "happened")[: limit + 1])
+    ids = [chunk_id for chunk_id, _ in found[:limit]]
+    sizes = dict(_with_bytes(MemoryChunk.objects.filter(id__in=ids)).values_list("id", "bytes"))
+    shown = found[: _within_budget([sizes[chunk_id] for chunk_id in ids])]
+    places = {chunk_id: place for place, (chunk_id, _) in enumerate(shown)}
+    chunks, failures = _read(list(places))
+    return Page(
+        chunks=sorted(chunks, key=lambda chunk: places[chunk.id]),
+        next_after=TimePlace(shown[-1][1], shown[-1][0]) if len(found) > len(shown) else None,
+        integrity_failures=failures,
+    )
+
+
+def _readable() -> QuerySet[MemoryChunk]:
+    return MemoryChunk.objects.unexpired().defer("emb_cipher")
 
 
 def _with_bytes(queryset: QuerySet[MemoryChunk]) -> QuerySet[Any]:
@@ -150,7 +209,7 @@ def _within_budget(sizes: Sequence[int]) -> int:
 
 def _read(chunk_ids: Sequence[UUID], order: str = "id") -> tuple[list[StoredChunk], int]:
     """These chunks, those that open, and how many do not."""
-    rows = list(MemoryChunk.objects.filter(id__in=chunk_ids).defer("emb_cipher").order_by(order))
+    rows = list(_readable().filter(id__in=chunk_ids).order_by(order))
     chunks = list(_openable(rows))
     return chunks, len(rows) - len(chunks)
 

@@ -20,6 +20,7 @@ STAGE_SECONDS = Histogram(
 )
 CANDIDATE_SEARCHES = Counter("memory_candidate_searches_total", "Searches for candidates, by path taken.", ["path"])
 CHUNKS_INDEXED = Counter("memory_chunks_indexed_total", "Chunks written.")
+CHUNKS_PURGED = Counter("memory_chunks_purged_total", "Chunks deleted because they had expired.")
 
 
 @contextmanager

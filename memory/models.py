@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from uuid import UUID
 
 import numpy as np
@@ -10,7 +10,7 @@ from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import NotSupportedError, models
 from django.db.models import F, Func, Q, lookups
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 from pgvector.django import HnswIndex, SparseVectorField, VectorField
 
 from memory.access.tokens import AccessToken, ServiceAccount
@@ -44,6 +44,16 @@ def is_sealed(column: str) -> Q:
     """A condition that refuses whatever is too short to be a seal."""
     length = Func(F(column), function="octet_length", output_field=models.IntegerField())
     return Q(lookups.GreaterThanOrEqual(length, OVERHEAD))
+
+
+def unexpired() -> Q:
+    """A condition that leaves out what has expired, which is as good as deleted."""
+    return Q(expires_at__isnull=True) | Q(expires_at__gt=Now())
+
+
+def happened_at() -> Coalesce:
+    """The time that a row is about; that of its creation, where none was told."""
+    return Coalesce("occurred_at", "created_at")
 
 
 class Tenant(TenantModel):
@@ -117,6 +127,10 @@ class MemoryChunkQuerySet(TenantQuerySet["MemoryChunk"]):
     delete.alters_data = True  # type: ignore[attr-defined]
     delete.queryset_only = True  # type: ignore[attr-defined]
 
+    def unexpired(self) -> Self:
+        """Those that may be read; the others wait for `purge_expired`."""
+        return self.filter(unexpired())
+
 
 class MemoryChunkManager(TenantManager.from_queryset(MemoryChunkQuerySet)):  # type: ignore[misc]
     """Chunks of the user whose rows can be reached."""
@@ -165,6 +179,11 @@ class MemoryChunk(TenantModel):
             models.CheckConstraint(condition=is_sealed("meta_cipher"), name="memory_chunks_meta_sealed"),
             models.CheckConstraint(condition=is_sealed("emb_cipher"), name="memory_chunks_emb_sealed"),
             models.CheckConstraint(condition=is_sealed("context_cipher"), name="memory_chunks_context_sealed"),
+        ]
+        indexes = [
+            models.Index(
+                fields=["user_hash", "expires_at"], name="memory_chunks_expiry", condition=Q(expires_at__isnull=False)
+            ),
         ]
 
     def __str__(self) -> str:
@@ -324,6 +343,7 @@ class MemoryVector(TenantModel):
                 condition=Q(outgrown=True),
             ),
             models.Index(fields=["user_hash"], name="memory_vectors_tail", condition=Q(outgrown=False)),
+            models.Index(F("user_hash"), happened_at(), F("id"), name="memory_vectors_time"),
         ]
 
     def __str__(self) -> str:

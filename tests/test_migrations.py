@@ -34,6 +34,7 @@ LANDED = {
     "memory/migrations/0002_services_stay.py": "7708ba256b451b33fa6ff758d6ca807d9755e4bf426da5c6eed9594ac290c293",
     "memory/migrations/0003_recipe_of_rows.py": "0c8aaee433de5c0128fc10b00affb1c3bfeb69080716cb7292564679add4c9f9",
     "memory/migrations/0004_context.py": "7ef6228312e7a6e715b84e143559b748dda33d4a6c35cca91f79cfbfe883e6e3",
+    "memory/migrations/0005_times.py": "08a9c04dd68e8adbee4daa4110182b6df6c51c294c71ab8b89cc3a051437a430",
     "project/migrations/0001_initial.py": "cd4bfe13f4f1a2ec8a4921e281209ec244c193217a562a2f489bbf7a8b0a6020",
     "project/migrations/0002_counters.py": "f2dae2df226a3a7c3b20f74b780fad5382e444f06e60df18a45ea907e667750b",
     "rerank/migrations/0001_initial.py": "d2110b9c828bb7c4543793180c6c2ff82ef1df72e53f22aa3af70c26b04b9c5f",

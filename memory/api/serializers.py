@@ -21,7 +21,8 @@ from memory.documents.fields import (
     StrictSerializer,
 )
 from memory.documents.shape import MAX_DOC_ID_BYTES, MAX_SOURCE_BYTES
-from memory.listing import Page
+from memory.listing import Page, Sort, TimePlace
+from memory.search.conditions import parse_filter
 from memory.search.filters import Scope
 from rerank import SkipReason
 from rerank.ordering import FUSIONS
@@ -35,6 +36,25 @@ DEFAULT_PAGE = 50
 # --- In ---
 
 
+@extend_schema_field(
+    {
+        "type": "object",
+        "additionalProperties": True,
+        "description": (
+            "Members that must all hold: `AND` and `OR` with a list of filters, `NOT` with one, or a field (`source`,"
+            " `doc_id`, `metadata.<key>`, `created_at`, `occurred_at`) with a value or with operators: `eq`, `ne`,"
+            " `in`, `exists`; for times `gt`, `gte`, `lt`, `lte`."
+        ),
+        "example": {"OR": [{"source": "chat"}, {"metadata.kind": {"in": ["note", "plan"]}}]},
+    }
+)
+class Filter(serializers.Field[Any, Any, Any, Any]):
+    """A filter; what it does not support is refused by name (`memory.search.conditions`)."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        return parse_filter(data)
+
+
 class QueryInput(StrictSerializer):
     query = ExactText(limit="MEMORY_MAX_QUERY_BYTES")
     top_k = ExactInteger(min_value=1, max_value=MAX_TOP_K, default=DEFAULT_TOP_K)
@@ -42,7 +62,10 @@ class QueryInput(StrictSerializer):
     doc_id = ExactText(limit=MAX_DOC_ID_BYTES, required=False)
     created_after = ExactTime(required=False, help_text="Stored at this time or later.")
     created_before = ExactTime(required=False, help_text="Stored before this time.")
+    occurred_after = ExactTime(required=False, help_text="About this time or later; stored, where none is told.")
+    occurred_before = ExactTime(required=False, help_text="About a time before this; stored, where none is told.")
     metadata = MetadataFilter(required=False, help_text="What filterable metadata keys must equal, or contain.")
+    filter = Filter(required=False)
     embedding = Embedding(required=False, help_text="Of `query`; the service embeds it when left out.")
     explain = ExactBoolean(default=False, help_text="Add the parts of each score.")
     rerank = ExactBoolean(default=True, help_text="Let the cross-encoder reorder what was found.")
@@ -52,7 +75,7 @@ class QueryInput(StrictSerializer):
         return {**attrs, "scope": Scope(**narrowing)}
 
 
-@extend_schema_field({"type": "string", "pattern": "^[A-Za-z0-9_-]{21}[AQgw]$"})
+@extend_schema_field({"type": "string", "pattern": "^([A-Za-z0-9_-]{21}[AQgw]|[A-Za-z0-9_-]{32})$"})
 class Cursor(serializers.CharField):
     def to_internal_value(self, data: Any) -> Any:
         return decode_cursor(super().to_internal_value(data))
@@ -63,8 +86,21 @@ class ListInput(StrictSerializer):
 
     source = ExactText(limit=MAX_SOURCE_BYTES, required=False, allow_blank=True)  # type: ignore[assignment]
     doc_id = ExactText(limit=MAX_DOC_ID_BYTES, required=False)
-    cursor = Cursor(required=False, help_text="`next_cursor` of the page before.")
+    occurred_after = ExactTime(required=False, help_text="About this time or later; stored, where none is told.")
+    occurred_before = ExactTime(required=False, help_text="About a time before this; stored, where none is told.")
+    sort = serializers.ChoiceField(
+        choices=[sort.value for sort in Sort],
+        default=Sort.CREATED.value,
+        help_text="Newest first, or by the time that memories are about (stored, where none is told).",
+    )
+    cursor = Cursor(required=False, help_text="`next_cursor` of the page before, in the same order.")
     limit = serializers.IntegerField(min_value=1, max_value=MAX_PAGE, default=DEFAULT_PAGE)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        sort = Sort(attrs["sort"])
+        if "cursor" in attrs and isinstance(attrs["cursor"], UUID) != (sort is Sort.CREATED):
+            raise serializers.ValidationError({"cursor": "This is a cursor of another order."})
+        return {**attrs, "sort": sort}
 
 
 @extend_schema_field({"type": "string", "pattern": "^[A-Za-z0-9_-]{21}[AQgw]$"})
@@ -166,7 +202,7 @@ class PageOutput(serializers.Serializer[Any]):
     next_cursor = serializers.SerializerMethodField(help_text="Null on the last page, and only there.")
     integrity_failures = serializers.IntegerField(help_text=LEFT_OUT)
 
-    def get_next_cursor(self, page: Page[UUID]) -> str | None:
+    def get_next_cursor(self, page: Page[UUID | TimePlace]) -> str | None:
         return encode_cursor(page.next_after)
 
 

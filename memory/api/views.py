@@ -30,7 +30,6 @@ from memory.api.serializers import (
     QueryOutput,
 )
 from memory.api.throttling import IdentityThrottle
-from memory.documents.fields import safe_name
 from memory.documents.patches import (
     DocumentPatchInput,
     MemoryPatchInput,
@@ -39,6 +38,7 @@ from memory.documents.patches import (
 )
 from memory.documents.shape import BatchInput, DocumentInput, documents_from
 from memory.erasure import delete_chunk, delete_chunks, delete_document, erase_user
+from memory.exceptions import safe_name
 from memory.indexing import index_documents
 from memory.listing import get_chunk, get_chunks, list_chunks, read_document
 from memory.rls import current_user_id
@@ -92,7 +92,7 @@ class MemoriesView(MemoryAPIView):
         operation_id="list_memories", summary="List", parameters=[ListInput], responses=answers(200, PageOutput)
     )
     def get(self, request: Request) -> Response:
-        """Every memory, newest first, a page at a time."""
+        """Every memory that has not expired, a page at a time, newest first unless `sort` says otherwise."""
         parameters = _parameters(ListInput, request)
         page = list_chunks(user_id=current_user_id(), after=parameters.pop("cursor", None), **parameters)
         return Response(PageOutput(page).data)

@@ -14,12 +14,12 @@ from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from memory.exceptions import safe_name
 from memory.index.context import is_storable_time
 from memory.index.labels import Scalar
 from memory.sealing.codecs import has_control_characters
 
 MAX_METADATA_DEPTH = 16
-SAFE_NAME_LENGTH = 40
 UUID_LENGTH = 36
 
 
@@ -248,12 +248,6 @@ class StrictSerializer(serializers.Serializer[Any]):
 def is_clean(text: str) -> bool:
     """No NUL, which Postgres cannot store, and no lone surrogate, which UTF-8 cannot spell."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def safe_name(name: str) -> str:
-    """A caller's field name if it looks like one; anything else could be content, and is not repeated."""
-    plain = name.isascii() and name.isidentifier() and len(name) <= SAFE_NAME_LENGTH
-    return name if plain else "(unnamed)"
 
 
 def _limit(limit: int | str) -> int:

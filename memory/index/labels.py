@@ -16,13 +16,15 @@ Scalar = str | int | float | bool | None
 
 
 def labels(user_hash: str, metadata: Mapping[str, Any], recipe: Recipe) -> list[int]:
-    """The keyed hashes a row carries, sorted: one per filterable key and value, one per member of a list."""
+    """The keyed hashes a row carries, sorted: one per filterable key, one per its value, or per member of a list."""
     found: set[int] = set()
     for key in recipe.labels:
         if key in metadata:
             value = metadata[key]
             values = value if isinstance(value, list) else [value]
             found.update(label(user_hash, key, each) for each in values if isinstance(each, Scalar))
+            if recipe.tells_presence:
+                found.add(presence_label(user_hash, key))
     return sorted(found)
 
 
@@ -33,5 +35,14 @@ def label(user_hash: str, key: str, value: Scalar) -> int:
     """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    message = json.dumps([key, value], separators=(",", ":")).encode("ascii")
+    return _keyed(user_hash, [key, value])
+
+
+def presence_label(user_hash: str, key: str) -> int:
+    """The same of the key alone: carried by every row that has it, whatever its value."""
+    return _keyed(user_hash, [key])
+
+
+def _keyed(user_hash: str, members: list[Any]) -> int:
+    message = json.dumps(members, separators=(",", ":")).encode("ascii")
     return int.from_bytes(hmac.digest(filter_subkey(user_hash), message, "sha256")[:8], "big", signed=True)

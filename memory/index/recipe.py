@@ -19,13 +19,15 @@ ANALYSIS = (
     1  # raised when memory.index.text_analysis or memory.index.bm25 would make other terms or weights of the same text
 )
 FIRST_HEADER = 1
+FIRST_LABELS, PRESENCE_LABELS = 1, 2
 MIXED_HEADERS = -1
 
 
 @dataclass(frozen=True)
 class Recipe:
     """`language`: of the keyword index, None without one. `labels`: filterable metadata keys, sorted. `header`: the
-    form of what is embedded and indexed in front of a text (`memory.index.context`).
+    form of what is embedded and indexed in front of a text (`memory.index.context`). `label_form`: that of the labels
+    (`memory.index.labels`): from the second on they tell that a key is there.
 
     `kinds`: while a reindex is under way the recipes by which the tenant's rows may have been made, the oldest first;
     the other fields are then what all of them agree on, with `model` empty where vectors are not comparable and
@@ -38,6 +40,7 @@ class Recipe:
     analysis: int
     labels: tuple[str, ...]
     header: int = FIRST_HEADER
+    label_form: int = FIRST_LABELS
     kinds: tuple["Recipe", ...] = ()
 
     def as_text(self) -> str:
@@ -48,6 +51,11 @@ class Recipe:
     def id(self) -> int:
         """By which a row tells how it was made searchable: 8 bytes of the text's SHA-256, signed. Never 0."""
         return _id_of(self)
+
+    @property
+    def tells_presence(self) -> bool:
+        """Whether every row's labels tell which filterable keys it has."""
+        return self.label_form >= PRESENCE_LABELS
 
     def compares_vectors_of(self, model: str | None) -> bool:
         """Whether the rows' vectors can be compared with one of this model; None: with a client's own."""
@@ -74,6 +82,7 @@ def configured() -> Recipe:
         analysis=ANALYSIS,
         labels=tuple(sorted(settings.MEMORY_FILTERABLE_METADATA)),
         header=HEADER if settings.MEMORY_CONTEXT_HEADER else NO_HEADER,
+        label_form=PRESENCE_LABELS if settings.MEMORY_FILTERABLE_METADATA else FIRST_LABELS,
     )
 
 
@@ -112,6 +121,7 @@ def mixture(*kinds: Recipe) -> Recipe:
         analysis=last.analysis,
         labels=tuple(sorted(set.intersection(*(set(kind.labels) for kind in kinds)))),
         # With and without a header vectors and keywords compare: only a reindex has to know which rows are which.
+        label_form=min(kind.label_form for kind in kinds),
         header=last.header if len({kind.header for kind in kinds}) == 1 else MIXED_HEADERS,
         kinds=kinds,
     )
@@ -125,9 +135,12 @@ def _text_of(recipe: Recipe) -> str:
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
     members = {each.name: getattr(recipe, each.name) for each in fields(Recipe) if each.name != "kinds"}
-    # Not written: rows from before there were headers had no context, and without one the first form makes none.
+    # First forms are not written: they are those of recipes from before there were others. (Rows had no context then,
+    # and without one the first header is empty.)
     if recipe.header == FIRST_HEADER:
         del members["header"]
+    if recipe.label_form == FIRST_LABELS:
+        del members["label_form"]
     return members
 
 

@@ -3,6 +3,7 @@
     retrieval          the walk: embed, find candidates, open their seals, rerank
     matches            what an answer holds
     filters            the scope of a query: which of the user's rows are searched
+    conditions         filters as a client writes them, and as SQL
     search_parameters  what one tenant's rows are searched for, and the weights of a score
     candidates         chooses exact scan or index search by the tenant's size
     exact_scan         compares a query with every row of one user

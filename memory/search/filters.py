@@ -1,4 +1,4 @@
-"""The scope of a query: which rows of a user are searched, by source, document, time of storing and labels."""
+"""The scope of a query: which rows of a user are searched. Rows that have expired never are."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,21 +10,26 @@ from django.conf import settings
 from memory.exceptions import InvalidFilter
 from memory.index.labels import Scalar, label
 from memory.index.recipe import Recipe
+from memory.search.conditions import HAPPENED_AT, FilterSQL, Group
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What a row must be to be found; empty means every row of the user.
+    """What a row must be to be found; empty means every row of the user that has not expired.
 
-    `created_after` is inclusive, `created_before` exclusive, both aware. `metadata`: filterable keys and the values
-    they must equal (or, where a row holds a list, contain). Raises InvalidFilter for any other.
+    `…_after` is inclusive, `…_before` exclusive, all aware; a row that has no time of its own occurred when it was
+    created. `metadata`: filterable keys and the values they must equal (or, where a row holds a list, contain).
+    `filter`: any other condition. Raises InvalidFilter for what is not filterable.
     """
 
     source: str | None = None
     doc_id: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    occurred_after: datetime | None = None
+    occurred_before: datetime | None = None
     metadata: Mapping[str, Scalar] = field(default_factory=dict, repr=False)
+    filter: Group | None = None
 
     def __post_init__(self) -> None:
         if not self.metadata.keys() <= set(settings.MEMORY_FILTERABLE_METADATA):
@@ -34,7 +39,7 @@ class Scope:
 
     @property
     def narrows(self) -> bool:
-        """Whether any row could be out of scope."""
+        """Whether any row that has not expired could be out of scope."""
         return self != EVERYTHING
 
     def conditions(self, user_hash: str, recipe: Recipe) -> tuple[str, dict[str, Any]]:
@@ -47,10 +52,16 @@ class Scope:
             "doc_id": self.doc_id,
             "created_after": self.created_after,
             "created_before": self.created_before,
+            "occurred_after": self.occurred_after,
+            "occurred_before": self.occurred_before,
             "labels": list(self._labels(user_hash, recipe)) or None,
         }
         given = {name: value for name, value in parameters.items() if value is not None}
-        return "".join(_CONDITIONS[name] for name in given), given
+        sql = "".join(_CONDITIONS[name] for name in given)
+        if self.filter is not None:
+            made = FilterSQL(self.filter, user_hash, recipe)
+            sql, given = f"{sql} AND {made.sql}", given | made.parameters
+        return f"{sql}{UNEXPIRED}", given
 
     def _labels(self, user_hash: str, recipe: Recipe) -> Iterator[int]:
         for key, value in self.metadata.items():
@@ -61,10 +72,14 @@ class Scope:
 
 EVERYTHING = Scope()
 
+UNEXPIRED = " AND (v.expires_at IS NULL OR v.expires_at > now())"
+
 _CONDITIONS = {
     "source": " AND v.source = %(source)s",
     "doc_id": " AND v.doc_id = %(doc_id)s",
     "created_after": " AND v.created_at >= %(created_after)b",
     "created_before": " AND v.created_at < %(created_before)b",
+    "occurred_after": f" AND {HAPPENED_AT} >= %(occurred_after)b",
+    "occurred_before": f" AND {HAPPENED_AT} < %(occurred_before)b",
     "labels": " AND v.labels @> %(labels)b::int8[]",
 }

@@ -85,8 +85,14 @@ def nearest(search: SearchParameters) -> Statement:
 
 
 def holding(search: SearchParameters, idfs: Mapping[int, float]) -> Statement:
-    """The rows in scope with the highest score, as far as each term's best postings in scope tell."""
-    conditions, parameters = search.scope.conditions(search.user_hash, search.recipe)
+    """The rows in scope with the highest score, as far as each term's best postings in scope tell.
+
+    Without a scope the postings' rows are not looked up: of the few that have expired but are not purged, `rescored`
+    keeps none.
+    """
+    nothing: tuple[str, dict[str, Any]] = ("", {})
+    narrows = search.scope.narrows
+    conditions, parameters = search.scope.conditions(search.user_hash, search.recipe) if narrows else nothing
     sql = f"""
     SELECT t.id
     FROM unnest(%(terms)b::int4[], %(idfs)b::float8[]) AS wanted (term, idf)

@@ -1,5 +1,6 @@
 """Verbs of several modules; the others (`memory.indexing`, `memory.listing`, …) are modules at the root of `memory`.
 
+    expiry          purges chunks that have expired
     patching        changes a chunk, or a document, where it is stored
     planned_chunks  chunks as a change would store them, beside what they were
 

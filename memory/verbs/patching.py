@@ -93,7 +93,7 @@ def _change(user_id: str, locking: str, parameters: dict[str, Any], plan: Plan) 
                 raise ChunkNotFound(ChunkNotFound.__doc__)
             recipe = recorded(tenant.recipe)
             stored = _opened(read(cursor, locking, user_hash=user_hash, **parameters), user_hash, recipe)
-            if not stored:
+            if not any(map(_is_there, stored)):
                 raise ChunkNotFound(ChunkNotFound.__doc__)
             planned = plan(stored)
             missing = list(dict.fromkeys(each.text_to_embed for each in planned if each.vector(made) is None))
@@ -107,6 +107,12 @@ def _change(user_id: str, locking: str, parameters: dict[str, Any], plan: Plan) 
     if rewritten and has_outgrown(tenant.chunk_count):
         keep_up(user_id=user_id, written=rewritten)
     return chunks, len(made)
+
+
+def _is_there(stored: StoredBefore) -> bool:
+    """Whether it has not expired."""
+    expires_at = stored.chunk.expires_at
+    return expires_at is None or expires_at > datetime.now(UTC)
 
 
 def _opened(rows: Iterable[StoredRow], user_hash: UserHash, recipe: Recipe) -> list[StoredBefore]:
