@@ -88,7 +88,7 @@ FILTERS: list[tuple[Any, Callable[[dict[str, Any]], bool]]] = [
     ({"metadata.kind": {"exists": True}}, lambda each: bool(each["metadata"])),
     ({"metadata.kind": {"exists": False}}, lambda each: not each["metadata"]),
     ({"metadata.a key": {"exists": True}}, lambda each: False),
-    ({"occurred_at": {"gte": day(3), "lt": day(5)}}, lambda each: START + timedelta(3) <= happened(each) < START + timedelta(5)),
+    ({"occurred_at": {"gte": day(3), "lt": day(5)}}, lambda each: day(3) <= happened(each).isoformat() < day(5)),
     ({"occurred_at": {"gt": day(29)}}, lambda each: happened(each) > START + timedelta(29)),
     ({"occurred_at": {"lte": day(0)}}, lambda each: happened(each) <= START),
     ({"occurred_at": {"exists": False}}, lambda each: each["occurred_at"] is None),
