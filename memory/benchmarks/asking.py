@@ -12,6 +12,7 @@ from memory.benchmarks.bm25_baseline import BM25Baseline
 from memory.benchmarks.command import progress
 from memory.documents.document import Document
 from memory.search.matches import Match
+from memory.search.reranking import passages_of
 from memory.search.retrieval import CANDIDATES, query_memories
 from memory.search.search_parameters import Weights
 from rerank.ordering import Fusion
@@ -32,11 +33,13 @@ class Unit(StrEnum):
         return list(dict.fromkeys(match.doc_id for match in matches))
 
     def texts(self, document: Document) -> dict[str, str]:
-        """A document's plain texts by the id they are ranked under."""
-        texts = [chunk.text for chunk in document.chunks]
-        if self is Unit.CHUNK:
-            return {f"{document.doc_id}/{place}": text for place, text in enumerate(texts)}
-        return {document.doc_id: "\n".join(texts)}
+        """A document's plain texts, with its title and who wrote them, by the id they are ranked under."""
+        if self is Unit.DOCUMENT:
+            return {document.doc_id: "\n".join([document.title, *(chunk.text for chunk in document.chunks)])}
+        return {
+            f"{document.doc_id}/{place}": f"{document.title}\n{chunk.author}\n{chunk.text}"
+            for place, chunk in enumerate(document.chunks)
+        }
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ def rerank_candidates(questions: Questions, predict: Predict, fusions: Mapping[s
     for query, vector in questions.each("reranked"):
         started = perf_counter()
         matches = questions.matches(query, vector, Weights.configured())
-        scores = predict([(query.text, match.text) for match in matches]).tolist() if matches else []
+        passages = passages_of(matches)
+        scores = predict([(query.text, passage) for passage in passages]).tolist() if passages else []
         elapsed = (perf_counter() - started) * 1000
         retrieved = [match.retrieval_score for match in matches]
         for label, fusion in fusions.items():

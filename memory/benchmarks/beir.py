@@ -15,6 +15,8 @@ from typing import Any
 
 from memory.documents.document import Chunk, Document
 from memory.documents.lines import BadLine, parse_line
+from memory.index.context import embedded_text
+from memory.index.recipe import configured
 
 # As decision 14 cut the sentences of SQuADShifts.
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -44,10 +46,14 @@ class Collection:
     queries: list[Query]
     empty: list[str] = field(default_factory=list)
 
-    @property
-    def chunks(self) -> Iterator[Chunk]:
-        """The chunks of all documents, in order."""
-        return (chunk for document in self.documents for chunk in document.chunks)
+    def texts(self) -> list[str]:
+        """What is embedded of each chunk, in order: its text, behind the header of its context."""
+        form = configured().header
+        return [
+            embedded_text(document.plain(place), form)
+            for document in self.documents
+            for place in range(len(document.chunks))
+        ]
 
     def by_sentence(self) -> "Collection":
         """The same with a chunk a sentence."""

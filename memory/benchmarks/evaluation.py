@@ -105,7 +105,7 @@ def tenants(collection: Collection, separator: str | None) -> Users:
 
 def store(collection: Collection, users: Users, options: Options) -> float:
     """Index every document with its embeddings; returns chunks per second, embedding not included."""
-    texts = [chunk.text for chunk in collection.chunks]
+    texts = collection.texts()
     vectors = iter(embeddings(texts, "passages", cache=options.cache, verbosity=options.verbosity))
     by_user: dict[str, list[Document]] = {}
     for document in collection.documents:
@@ -157,7 +157,7 @@ def _left_out(collection: Collection) -> Iterator[str]:
 
 
 def _size(collection: Collection, users: Users, rate: float) -> str:
-    chunks = sum(1 for _ in collection.chunks)
+    chunks = sum(len(document.chunks) for document in collection.documents)
     count = len(set(users.of_document.values()))
     return (
         f"{len(collection.documents):,} documents in {chunks:,} chunks for {count:,} users,"

@@ -4,7 +4,8 @@ As `POST memories/index` takes it, with a `doc_id`:
 
     {"doc_id": "a", "text": "…", "source": "notes", "metadata": {}}
 
-or as a BEIR corpus has it, `{"_id": "a", "title": "…", "text": "…"}`, whose title becomes the beginning of the text.
+or as a BEIR corpus has it, `{"_id": "a", "title": "…", "text": "…"}`. A title that is too long for one, and that of a
+document without text, goes into the text.
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from rest_framework.exceptions import ValidationError
 
 from memory.documents.document import Document
-from memory.documents.shape import documents_from
+from memory.documents.shape import MAX_TITLE_BYTES, documents_from
 from memory.documents.strict_json import strict_json
 from memory.exceptions import InvalidDocument, InvalidJSON
 
@@ -39,9 +40,13 @@ def parse_line(line: bytes) -> Document:
 
 
 def _from_beir(value: dict[str, Any]) -> dict[str, Any]:
-    title, text = value.get("title") or "", value.get("text", "")
-    joined = f"{title} {text}" if title and isinstance(title, str) and isinstance(text, str) else text
-    return {"doc_id": value["_id"], "text": joined, "metadata": value.get("metadata") or {}}
+    fields = {"doc_id": value["_id"], "text": value.get("text", ""), "metadata": value.get("metadata") or {}}
+    title, text = value.get("title") or "", fields["text"]
+    if not isinstance(title, str) or not isinstance(text, str):
+        return fields | {"title": title}  # the serializer says what is wrong
+    line = " ".join(title.split())
+    fits = len(line.encode("utf-8", "replace")) <= MAX_TITLE_BYTES
+    return fields | ({"title": line} if text.strip() and fits else {"text": f"{title} {text}".strip()})
 
 
 def _first_finding(detail: Any, place: str = "") -> str:

@@ -17,10 +17,15 @@ def reorder(query: str, candidates: Sequence[Match], *, pool: int, wanted: bool)
     """
     first, rest = candidates[:pool], candidates[pool:]
     if wanted:
-        header = configured().header
-        texts, scores = [embedded_text(each, header) for each in first], [each.retrieval_score for each in first]
-        reranking = rerank_now(query, texts, retrieval_scores=scores)
+        scores = [each.retrieval_score for each in first]
+        reranking = rerank_now(query, passages_of(first), retrieval_scores=scores)
     else:
         reranking = Reranking.skipped(len(first), SkipReason.DISABLED)
     found = reranking.scores or (None,) * len(first)
     return [*(replace(first[index], score=found[index]) for index in reranking.order), *rest], reranking
+
+
+def passages_of(candidates: Sequence[Match]) -> list[str]:
+    """What the cross-encoder reads of each candidate: its text, behind the header of its context."""
+    form = configured().header
+    return [embedded_text(each, form) for each in candidates]

@@ -11,6 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from memory import importing
+from memory.documents.lines import BadLine, parse_line
 from memory.importing import import_lines
 from memory.listing import list_chunks
 from tests.factories import ALICE, vector_of
@@ -48,7 +49,21 @@ def test_a_conversation_gives_its_turns() -> None:
 def test_a_beir_corpus_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memory.indexing.embed_passages", lambda texts: [vector_of(text) for text in texts])
     run(b'{"_id": "7", "title": "On cats", "text": "They purr.", "metadata": {}}')
-    assert stored() == [("7", "On cats They purr.")]
+    assert stored() == [("7", "They purr.")]
+    assert [chunk.title for chunk in list_chunks(user_id=ALICE, limit=9).chunks] == ["On cats"]
+
+
+def test_a_title_that_is_none_of_ours_goes_into_the_text() -> None:
+    def parsed(title: object, text: str) -> tuple[str, str]:
+        document = parse_line(json.dumps({"_id": "7", "title": title, "text": text}).encode())
+        return document.title, document.chunks[0].text
+
+    assert parsed("On\n cats", "They purr.") == ("On cats", "They purr.")
+    assert parsed("On cats", " ") == ("", "On cats")
+    assert parsed("c" * 513, "They purr.") == ("", "c" * 513 + " They purr.")
+    assert parsed(None, "They purr.") == ("", "They purr.")
+    with pytest.raises(BadLine, match="title"):
+        parsed(["On cats"], "They purr.")
 
 
 BAD = {

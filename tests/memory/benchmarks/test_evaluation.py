@@ -221,6 +221,15 @@ def test_the_baseline_is_bm25_over_plain_text() -> None:
     assert baseline.best("zebra", 24) == baseline.best("", 24) == []
 
 
+def test_what_is_embedded_stands_behind_its_title(dataset: Path, settings: Any) -> None:
+    write(dataset / "corpus.jsonl", [CORPUS[0], {"_id": "s", "title": "Trains", "text": "One leaves. One stays."}])
+    collection = read_collection(dataset)
+    assert collection.texts() == ["Cats: Cats sleep for most of the day.", "Trains: One leaves. One stays."]
+    assert collection.by_sentence().texts()[1:] == ["Trains: One leaves.", "Trains: One stays."]
+    settings.MEMORY_CONTEXT_HEADER = False
+    assert collection.texts()[0] == "Cats sleep for most of the day."
+
+
 def test_a_missing_folder_is_a_command_error(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="No such file"):
         call_command("evaluate", "--dataset", str(tmp_path / "none"))
