@@ -93,6 +93,18 @@ class ChangedMeanwhile(SealedMemoryError):
     """Others kept changing this memory while the new text was embedded. Try again."""
 
 
+class OperationNotFound(SealedMemoryError):
+    """No such operation for this user. Another user's is answered the same way."""
+
+
+class TooManyOperations(SealedMemoryError):
+    """This user has as many unfinished operations as a user may have. Wait for one of them."""
+
+
+class QueueFull(SealedMemoryError):
+    """All users together have as many unfinished operations as the service takes."""
+
+
 class DatabaseMisconfigured(SealedMemoryError):
     """The live database does not protect tenants as it must. `problems` says how, one line each."""
 

@@ -28,8 +28,8 @@ from memory.security import UserHash
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor, register_vectors_async
 
-# Chunks that are embedded between two calls of `progress`: a second or two, on two cores.
-PORTION = 64
+# Chunks that are embedded between two calls of `progress`: about a second, on two cores.
+PORTION = 32
 
 Progress = Callable[[int, int], object]
 Within = Callable[[psycopg.Cursor[Any], UserHash, "list[IndexedDocument]"], object]

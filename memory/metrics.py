@@ -21,6 +21,9 @@ STAGE_SECONDS = Histogram(
 CANDIDATE_SEARCHES = Counter("memory_candidate_searches_total", "Searches for candidates, by path taken.", ["path"])
 CHUNKS_INDEXED = Counter("memory_chunks_indexed_total", "Chunks written.")
 CHUNKS_PURGED = Counter("memory_chunks_purged_total", "Chunks deleted because they had expired.")
+OPERATIONS_ACCEPTED = Counter("memory_operations_accepted_total", "Index calls accepted to be done later.")
+OPERATIONS = Counter("memory_operations_total", "Attempts at accepted index calls, by outcome.", ["outcome"])
+OPERATIONS_PURGED = Counter("memory_operations_purged_total", "Finished operations deleted after their time.")
 
 
 @contextmanager

@@ -32,7 +32,15 @@ from memory.tenancy.managers import TenantManager, TenantQuerySet
 from memory.tenancy.open_doors import reachable_hashes
 from memory.tenancy.tenant_model import TenantModel
 
-__all__ = ["AccessToken", "MemoryChunk", "MemoryVector", "ServiceAccount", "Tenant", "TenantModel"]
+__all__ = [
+    "AccessToken",
+    "MemoryChunk",
+    "MemoryOperation",
+    "MemoryVector",
+    "ServiceAccount",
+    "Tenant",
+    "TenantModel",
+]
 
 USER_HASH_REGEX = "^[0-9a-f]{64}$"
 # Postgres 18's time-ordered uuidv7(): ids sort by creation, so pages and indexes do too. No class of our own, which
@@ -373,3 +381,72 @@ class MemoryTerm(TenantModel):
 
     def __str__(self) -> str:
         return f"a term of chunk {self.id} of tenant {self.user_hash[:8]}"
+
+
+class MemoryOperation(TenantModel):
+    """An index call that was accepted and is done later (`memory.operations`). What it stores is sealed until it is
+    done, and gone then; what it answers is sealed."""
+
+    class State(models.TextChoices):
+        """How far it is. The last two are final."""
+
+        PENDING = "pending"
+        RUNNING = "running"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+
+    UNFINISHED = (State.PENDING, State.RUNNING)
+
+    pk = models.CompositePrimaryKey("user_hash", "id")
+    id = models.UUIDField(db_default=UUID_V7, editable=False)
+    # Its place in the user's order, which no clock decides.
+    number = models.BigIntegerField(editable=False)
+    state = models.TextField(choices=State, default=State.PENDING, db_default=State.PENDING)
+    payload_cipher = SealedJSONField(plain="payload", null=True)
+    result_cipher = SealedJSONField(plain="result", null=True)
+    enc_key_id = models.TextField(editable=False)
+    chunks_done = models.IntegerField(default=0, db_default=0)
+    chunks_total = models.IntegerField(null=True)
+    attempts = models.SmallIntegerField(default=0, db_default=0)
+    # Who works on it, and until when nobody else does; for a pending one, until when nobody tries again.
+    holder = models.TextField(default="", db_default="")
+    held_until = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta(TenantModel.Meta):
+        db_table = "memory_operations"
+        constraints = [
+            models.UniqueConstraint(fields=["user_hash", "number"], name="memory_operations_number"),
+            models.CheckConstraint(
+                condition=Q(user_hash__regex=USER_HASH_REGEX), name="memory_operations_user_hash_hex"
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=["pending", "running"], payload_cipher__isnull=False, finished_at__isnull=True)
+                | Q(
+                    state__in=["succeeded", "failed"],
+                    payload_cipher__isnull=True,
+                    result_cipher__isnull=False,
+                    finished_at__isnull=False,
+                ),
+                name="memory_operations_state",
+            ),
+            models.CheckConstraint(condition=is_sealed("payload_cipher"), name="memory_operations_payload_sealed"),
+            models.CheckConstraint(condition=is_sealed("result_cipher"), name="memory_operations_result_sealed"),
+        ]
+        indexes = [
+            models.Index(
+                fields=["user_hash", "number"],
+                name="memory_operations_unfinished",
+                condition=Q(state__in=["pending", "running"]),
+            ),
+            models.Index(
+                fields=["user_hash", "finished_at"],
+                name="memory_operations_finished",
+                condition=Q(finished_at__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"operation {self.id} of tenant {self.user_hash[:8]}"

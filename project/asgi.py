@@ -12,6 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 _django = get_asgi_application()
 
 from keys import heartbeat  # noqa: E402  (needs the apps that the line above loads)
+from memory.operations.worker import end_working  # noqa: E402
 from project.startup import begin_serving  # noqa: E402
 
 begin_serving("asgi")
@@ -34,5 +35,6 @@ async def _live(receive: Any, send: Any) -> None:
         message = await receive()
         ending = message["type"] == "lifespan.shutdown"
         if ending:
+            await asyncio.to_thread(end_working)
             await asyncio.to_thread(heartbeat.stop)
         await send({"type": f"{message['type']}.complete"})

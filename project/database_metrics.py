@@ -27,6 +27,7 @@ from keys.key_ages import LONGEST
 from keys.models import JobRecord, KeyRecord, Purpose, RotationRun
 from keys.runs import LEASE
 from memory.index.recipe import configured
+from memory.models import MemoryOperation
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,12 @@ TENANTS = """
 SELECT count(*), coalesce(sum(chunk_count), 0)::bigint, count(*) FILTER (WHERE chunk_count > %(outgrown)s),
        count(*) FILTER (WHERE chunk_count > 0 AND recipe <> ALL (%(current)s))
 FROM tenants
+"""
+
+
+OPERATIONS = """
+SELECT state, count(*), extract(epoch FROM clock_timestamp() - min(created_at))::float8
+FROM memory_operations WHERE state IN ('pending', 'running') GROUP BY state
 """
 
 
@@ -94,7 +101,19 @@ def _jobs() -> Iterator[Metric]:
     yield from (age, failed)
 
 
-PARTS: tuple[Callable[[], Iterable[Metric]], ...] = (_tenants, _keys, _rotations, _jobs)
+def _operations() -> Iterator[Metric]:
+    backlog = GaugeMetricFamily("memory_operations_unfinished", "Accepted index calls not done yet.", labels=["state"])
+    with census() as cursor:
+        cursor.execute(OPERATIONS)
+        found = {state: (count, age) for state, count, age in cursor.fetchall()}
+    for state in MemoryOperation.UNFINISHED:
+        backlog.add_metric([state.value], found.get(state.value, (0, 0.0))[0])
+    yield backlog
+    oldest = max((age for _, age in found.values()), default=0.0)
+    yield _gauge("memory_operations_oldest_seconds", "Age of the oldest accepted index call not done yet.", oldest)
+
+
+PARTS: tuple[Callable[[], Iterable[Metric]], ...] = (_tenants, _keys, _rotations, _jobs, _operations)
 
 
 class DatabaseCollector(Collector):

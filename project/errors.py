@@ -29,6 +29,9 @@ from memory.exceptions import (
     EmbeddingModelUnavailable,
     IntegrityFailure,
     InvalidDocument,
+    OperationNotFound,
+    QueueFull,
+    TooManyOperations,
 )
 from project.content_security import ADMIN_PREFIX
 
@@ -122,8 +125,12 @@ def _identity_problem(exc: Exception) -> HttpResponse | None:
 
 def _domain_problem(exc: Exception) -> HttpResponse | None:
     match exc:
-        case ChunkNotFound():
+        case ChunkNotFound() | OperationNotFound():
             return problem(404)
+        case TooManyOperations():
+            return problem(429, str(exc), headers={"Retry-After": str(RETRY_SECONDS)})
+        case QueueFull():
+            return problem(503, str(exc), headers={"Retry-After": str(RETRY_SECONDS)})
         case ChangedMeanwhile():
             return problem(409)
         case InvalidDocument():

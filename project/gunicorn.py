@@ -35,17 +35,22 @@ def when_ready(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Load the models in the background after the fork, whether or not the application was preloaded."""
     from memory.index.embedding import get_embedding_model
+    from memory.operations.worker import begin_working
     from rerank.startup import begin_serving_in_worker
 
     threading.Thread(target=get_embedding_model, name="load-embedding-model", daemon=True).start()
 
     begin_serving_in_worker()
+    begin_working()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """End the process's heartbeat, so that a key rotation need not wait until it expires."""
+    """Hand back the call that is being done, and end the process's heartbeat, so that neither another worker nor a key
+    rotation need wait until they expire."""
     from keys import heartbeat
+    from memory.operations.worker import end_working
 
+    end_working()
     heartbeat.stop()
 
 

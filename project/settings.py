@@ -165,6 +165,12 @@ MEMORY_MAX_BATCH = env.int("MEMORY_MAX_BATCH", default=100)
 MEMORY_MAX_CHUNKS = env.int("MEMORY_MAX_CHUNKS", default=1_000)
 MEMORY_MAX_ANSWER_BYTES = env.int("MEMORY_MAX_ANSWER_BYTES", default=4 * 1024 * 1024)
 MEMORY_SPLIT_SECONDS = env.float("MEMORY_SPLIT_SECONDS", default=5.0)
+# Index calls that are accepted to be done later (`Prefer: respond-async`): how many may be unfinished, of one user and
+# of all; hours for which their answers are kept; and whether the processes that serve also do them.
+MEMORY_OPERATIONS_PER_USER = env.int("MEMORY_OPERATIONS_PER_USER", default=20)
+MEMORY_OPERATIONS_TOTAL = env.int("MEMORY_OPERATIONS_TOTAL", default=1_000)
+MEMORY_OPERATION_KEEP_HOURS = env.int("MEMORY_OPERATION_KEEP_HOURS", default=24)
+MEMORY_WORK_IN_SERVER = env.bool("MEMORY_WORK_IN_SERVER", default=True)
 # Requests per identity, `number/period` with period s, min, h or d. Empty switches a limit off.
 MEMORY_THROTTLE_INDEX = env.str("MEMORY_THROTTLE_INDEX", default="600/min")
 MEMORY_THROTTLE_QUERY = env.str("MEMORY_THROTTLE_QUERY", default="1200/min")

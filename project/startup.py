@@ -3,13 +3,18 @@
 A server runs no system checks by itself, so what `manage.py check` refuses is refused here as well.
 """
 
+import sys
+
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 
 from keys import heartbeat, nonce_budget
 from keys.live_keys import assert_live_keys
 from memory.index.stale_settings import warn_of_stale_indexes
+from memory.operations import worker
 from memory.tenancy.live_database import assert_live_database
+from project import draining
+from rerank.startup import PREFORK_SERVERS
 from rerank.startup import begin_serving as begin_reranking
 
 
@@ -22,6 +27,10 @@ def begin_serving(role: str) -> None:
     warn_of_stale_indexes()
     heartbeat.start(role)
     begin_reranking()
+    worker.begin_serving()
+    draining.tell(lambda: worker.end_working(seconds=0))
+    if not any(name in sys.modules for name in PREFORK_SERVERS):
+        worker.begin_working()
 
 
 def refuse_failed_checks() -> None:

@@ -27,6 +27,7 @@ ROOMS = (
     "rotation",
     "models",
     "verbs",
+    "operations",
     "api",
     "mcp",
     "benchmarks",

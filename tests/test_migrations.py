@@ -35,6 +35,7 @@ LANDED = {
     "memory/migrations/0003_recipe_of_rows.py": "0c8aaee433de5c0128fc10b00affb1c3bfeb69080716cb7292564679add4c9f9",
     "memory/migrations/0004_context.py": "7ef6228312e7a6e715b84e143559b748dda33d4a6c35cca91f79cfbfe883e6e3",
     "memory/migrations/0005_times.py": "08a9c04dd68e8adbee4daa4110182b6df6c51c294c71ab8b89cc3a051437a430",
+    "memory/migrations/0006_operations.py": "7cc405d5e6caf36bcdb262801c73dc8ac895f9435a666af2db6ca97778faebc5",
     "project/migrations/0001_initial.py": "cd4bfe13f4f1a2ec8a4921e281209ec244c193217a562a2f489bbf7a8b0a6020",
     "project/migrations/0002_counters.py": "f2dae2df226a3a7c3b20f74b780fad5382e444f06e60df18a45ea907e667750b",
     "rerank/migrations/0001_initial.py": "d2110b9c828bb7c4543793180c6c2ff82ef1df72e53f22aa3af70c26b04b9c5f",
@@ -42,6 +43,7 @@ LANDED = {
 # The classes that Django itself writes into a migration. Anything else would change under it.
 MAY_IMPORT = {"memory.sealing.fields"}
 FROZEN = importlib.import_module("memory.migrations.0001_initial")
+FROZEN_OPERATIONS = importlib.import_module("memory.migrations.0006_operations")
 
 
 def migration_files() -> dict[str, Path]:
@@ -177,9 +179,10 @@ def owner_cursor(transactional_db: None) -> Iterator[Any]:
         transaction.set_rollback(True)
 
 
-def test_the_frozen_policies_are_the_live_ones(owner_cursor: Any) -> None:
+@pytest.mark.parametrize("migration", [FROZEN, FROZEN_OPERATIONS])
+def test_the_frozen_policies_are_the_live_ones(owner_cursor: Any, migration: Any) -> None:
     made_tables(owner_cursor, "frozen", "live")
-    for statement in statements(FROZEN.ROW_LEVEL_SECURITY, "frozen"):
+    for statement in statements(migration.ROW_LEVEL_SECURITY, "frozen"):
         owner_cursor.execute(statement)
     for statement in guards("live", ["user_hash"]):
         owner_cursor.execute(statement)
@@ -209,4 +212,4 @@ def test_the_application_has_no_right_while_a_policy_is_missing(owner_cursor: An
 
 
 def test_every_tenant_table_got_the_frozen_policies() -> None:
-    assert set(FROZEN.CENSUS_COLUMNS) == set(tenant_tables())
+    assert {*FROZEN.CENSUS_COLUMNS, *FROZEN_OPERATIONS.CENSUS_COLUMNS} == set(tenant_tables())

@@ -3,6 +3,7 @@
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
+from memory.api.operation_views import OperationView
 from memory.api.views import (
     BatchDeleteView,
     BatchGetView,
@@ -29,5 +30,6 @@ urlpatterns = [
     path("memories/get", BatchGetView.as_view(), name="memories-get"),
     path("memories/delete", BatchDeleteView.as_view(), name="memories-delete"),
     path("memories/<uuid:chunk_id>", MemoryView.as_view(), name="memory"),
+    path("operations/<uuid:operation_id>", OperationView.as_view(), name="operation"),
     path("documents/<anytext:doc_id>", DocumentView.as_view(), name="document"),
 ]

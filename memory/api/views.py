@@ -1,15 +1,14 @@
 """The API's verbs. A view parses, calls one function, responds."""
 
-from typing import Any
 from uuid import UUID
 
 from django.http import Http404
 from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema
-from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
+from memory.api.base_view import MemoryAPIView, parameters_of, valid
+from memory.api.operation_views import ACCEPTED, PREFER, WaitInput, accepted, prefers_no_wait
 from memory.api.parsers import MergePatchParser, StrictJSONParser
 from memory.api.schema import answers
 from memory.api.serializers import (
@@ -29,7 +28,6 @@ from memory.api.serializers import (
     QueryInput,
     QueryOutput,
 )
-from memory.api.throttling import IdentityThrottle
 from memory.documents.patches import (
     DocumentPatchInput,
     MemoryPatchInput,
@@ -38,7 +36,6 @@ from memory.documents.patches import (
 )
 from memory.documents.shape import BatchInput, DocumentInput, documents_from
 from memory.erasure import delete_chunk, delete_chunks, delete_document, erase_user
-from memory.exceptions import safe_name
 from memory.indexing import index_documents
 from memory.listing import get_chunk, get_chunks, list_chunks, read_document
 from memory.rls import current_user_id
@@ -51,13 +48,6 @@ ERASURE_NOTE = (
 )
 
 
-class MemoryAPIView(APIView):
-    """Counts against one of the throttle scopes `index`, `query` and `other`."""
-
-    throttle_classes = [IdentityThrottle]
-    throttle_scope = "other"
-
-
 class IndexView(MemoryAPIView):
     throttle_scope = "index"
 
@@ -67,10 +57,13 @@ class IndexView(MemoryAPIView):
         request=PolymorphicProxySerializer(
             component_name="IndexInput", serializers=[DocumentInput, BatchInput], resource_type_field_name=None
         ),
-        responses=answers(200, IndexOutput),
+        parameters=[WaitInput, PREFER],
+        responses=answers(200, IndexOutput) | ACCEPTED,
     )
     def post(self, request: Request) -> Response:
         """Store one document, or `documents`, all of them or none. A `doc_id` that exists is replaced whole."""
+        if prefers_no_wait(request, **parameters_of(WaitInput, request)):
+            return accepted(request)
         indexed = index_documents(user_id=current_user_id(), documents=documents_from(request.data))
         return Response(IndexOutput({"documents": indexed}).data)
 
@@ -83,7 +76,7 @@ class QueryView(MemoryAPIView):
     )
     def post(self, request: Request) -> Response:
         """The memories that answer a query best, best first."""
-        result = query_memories(user_id=current_user_id(), **_valid(QueryInput, request.data))
+        result = query_memories(user_id=current_user_id(), **valid(QueryInput, request.data))
         return Response(QueryOutput(result).data)
 
 
@@ -93,7 +86,7 @@ class MemoriesView(MemoryAPIView):
     )
     def get(self, request: Request) -> Response:
         """Every memory that has not expired, a page at a time, newest first unless `sort` says otherwise."""
-        parameters = _parameters(ListInput, request)
+        parameters = parameters_of(ListInput, request)
         page = list_chunks(user_id=current_user_id(), after=parameters.pop("cursor", None), **parameters)
         return Response(PageOutput(page).data)
 
@@ -102,7 +95,7 @@ class MemoriesView(MemoryAPIView):
     )
     def delete(self, request: Request) -> Response:
         """Delete all memories of the calling user, and say what is left where."""
-        _parameters(NoParameters, request)
+        parameters_of(NoParameters, request)
         receipt = erase_user(user_id=current_user_id())
         body = {"deleted": receipt.deleted, "remaining": receipt.remaining, "note": ERASURE_NOTE}
         return Response(ErasureOutput(body).data)
@@ -114,7 +107,7 @@ class BatchGetView(MemoryAPIView):
     )
     def post(self, request: Request) -> Response:
         """Memories by their ids, and which of them are not there."""
-        found = get_chunks(user_id=current_user_id(), chunk_ids=_valid(IdsInput, request.data)["ids"])
+        found = get_chunks(user_id=current_user_id(), chunk_ids=valid(IdsInput, request.data)["ids"])
         return Response(FoundOutput(found).data)
 
 
@@ -124,7 +117,7 @@ class BatchDeleteView(MemoryAPIView):
     )
     def post(self, request: Request) -> Response:
         """Delete memories by their ids, all in one transaction; ids of nothing of yours delete nothing."""
-        deleted = delete_chunks(user_id=current_user_id(), chunk_ids=_valid(IdsInput, request.data)["ids"])
+        deleted = delete_chunks(user_id=current_user_id(), chunk_ids=valid(IdsInput, request.data)["ids"])
         return Response(DeletedOutput({"deleted": deleted}).data)
 
 
@@ -166,8 +159,8 @@ class DocumentView(MemoryAPIView):
     )
     def get(self, request: Request, doc_id: str) -> Response:
         """The memories of one document in its order, a page at a time."""
-        parameters = _parameters(DocumentPageInput, request)
-        address = _valid(DocumentAddress, {"doc_id": doc_id})
+        parameters = parameters_of(DocumentPageInput, request)
+        address = valid(DocumentAddress, {"doc_id": doc_id})
         page = read_document(user_id=current_user_id(), after=parameters.pop("cursor", None), **address, **parameters)
         return Response(DocumentPageOutput({**vars(page), **address}).data)
 
@@ -179,7 +172,7 @@ class DocumentView(MemoryAPIView):
     )
     def patch(self, request: Request, doc_id: str) -> Response:
         """Change every memory of one document. A new `text` is split anew; what of it was there keeps its id."""
-        address, patch = _valid(DocumentAddress, {"doc_id": doc_id}), document_patch_from(request.data)
+        address, patch = valid(DocumentAddress, {"doc_id": doc_id}), document_patch_from(request.data)
         return Response(PatchedDocumentOutput(patch_document(user_id=current_user_id(), patch=patch, **address)).data)
 
     @extend_schema(
@@ -189,23 +182,7 @@ class DocumentView(MemoryAPIView):
     )
     def delete(self, request: Request, doc_id: str) -> Response:
         """Delete every memory of one document."""
-        return _deleted(delete_document(user_id=current_user_id(), **_valid(DocumentAddress, {"doc_id": doc_id})))
-
-
-def _valid(serializer_class: Any, data: Any) -> dict[str, Any]:
-    serializer = serializer_class(data=data)
-    serializer.is_valid(raise_exception=True)
-    return dict(serializer.validated_data)
-
-
-def _parameters(serializer_class: Any, request: Request) -> dict[str, Any]:
-    """The query string, each parameter given once."""
-    repeated = {
-        safe_name(name): ["Give this once."] for name, values in request.query_params.lists() if len(values) > 1
-    }
-    if repeated:
-        raise ValidationError(repeated)
-    return _valid(serializer_class, request.query_params.dict())
+        return _deleted(delete_document(user_id=current_user_id(), **valid(DocumentAddress, {"doc_id": doc_id})))
 
 
 def _deleted(count: int) -> Response:

@@ -75,15 +75,23 @@ class BatchInput(StrictSerializer):
     documents = BoundedList(child=DocumentInput(), limit="MEMORY_MAX_BATCH")
 
 
+def given_documents(data: Any) -> tuple[list[dict[str, Any]], bool]:
+    """The fields of each document as they were given, unsplit, and whether they came in a list.
+
+    Raises DRF's ValidationError for the shape of the JSON.
+    """
+    batch = isinstance(data, dict) and "documents" in data
+    serializer = (BatchInput if batch else DocumentInput)(data=data)
+    serializer.is_valid(raise_exception=True)
+    return (serializer.validated_data["documents"] if batch else [serializer.validated_data]), batch
+
+
 def documents_from(data: Any) -> list[Document]:
     """The documents of a request body or of a line: one document, or {"documents": [...]}; long texts are split.
 
     Raises DRF's ValidationError for the shape of the JSON, DocumentTooLarge for too many chunks.
     """
-    batch = isinstance(data, dict) and "documents" in data
-    serializer = (BatchInput if batch else DocumentInput)(data=data)
-    serializer.is_valid(raise_exception=True)
-    given = serializer.validated_data["documents"] if batch else [serializer.validated_data]
+    given, batch = given_documents(data)
     allowance = ChunkAllowance()
     # Before anything is split: a hundred documents of a thousand letters each, 400 KB in all, are 100,000 rows.
     allowance.take(sum(len(fields.get("chunks", ())) for fields in given), "documents")

@@ -19,6 +19,7 @@ class Finding:
     row: str
     key_id: str
     detail: str
+    table: str = "memory_chunks"
 
     def __str__(self) -> str:
         where = f"tenant {self.tenant}" + (f", row {self.row}" if self.row else "")

@@ -144,7 +144,7 @@ def _leave(tenant: UserHash, reason: str, progress: Progress, *, key_id: str = "
 
 
 def _failed_finding(finding: Finding) -> FailedRow:
-    table = "memory_chunks" if finding.row else "tenants"
+    table = finding.table if finding.row else "tenants"
     return FailedRow(
         table, finding.row or finding.tenant, finding.tenant, finding.key_id, f"{finding.kind}: {finding.detail}"
     )

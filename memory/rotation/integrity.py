@@ -14,6 +14,7 @@ from keys.retry_while_away import retry_while_away
 from keys.runs import open_run
 from memory.rls import tenant_transaction_by_hash
 from memory.rotation.findings import COUNT, KNOWN_TWICE, ORPHANS, USER_ID, Finding, Inspection
+from memory.rotation.other_rows import inspect_other_rows
 from memory.rotation.row_integrity import inspect_rows
 from memory.rotation.user_ids import TenantFacts, UserIdUnreadable, tenant_facts
 from memory.security import UserHash, user_hashes
@@ -54,6 +55,7 @@ def inspect_tenant(
     seen.report(retry_while_away(_inspect_count, tenant))
     for rows in inspect_rows(seen, tenant, sample):
         advance(rows)
+    inspect_other_rows(seen, tenant)
     return seen
 
 

@@ -48,6 +48,7 @@ class SealedTable:
     row: str
     row_type: str
     columns: tuple[str, ...]
+    plain_columns: tuple[str, ...]
 
     @property
     def lowest(self) -> str:
@@ -85,11 +86,17 @@ def _table_of(model: type[TenantModel]) -> SealedTable:
     names = [name for name in getattr(model._meta.pk, "field_names", ()) if name != "user_hash"]
     # The key of `tenants` is the hash alone.
     row = model._meta.get_field(names[0] if names else "user_hash")
+    sealed = sealed_fields(model)
     return SealedTable(
         name=model._meta.db_table,
         row=row.name,
         row_type=str(row.db_type(connections[DEFAULT_DB_ALIAS])),
-        columns=tuple(field.attname for field in sealed_fields(model)),
+        columns=tuple(field.attname for field in sealed),
+        plain_columns=tuple(
+            field.attname
+            for field in model._meta.concrete_fields
+            if field not in sealed and field.attname not in ("user_hash", row.name, "enc_key_id")
+        ),
     )
 
 

@@ -34,6 +34,7 @@ from memory.index.tail import ROWS_PER_STEP, has_outgrown, index_rows_of_tail
 from memory.rls import UserHashes, across_user_hashes
 from memory.rotation import tenant_copy
 from memory.rotation.orphans import Advance, clear_orphans
+from memory.rotation.other_rows import move_other_rows
 from memory.rotation.tenant_copy import RowsUnreadable, insert, rebuild
 from memory.security import UserHash
 from memory.tenancy import tenant_row
@@ -288,6 +289,7 @@ def _recipe_of_copies(cursor: psycopg.Cursor[Any], move: Move) -> Recipe:
 def _flip(cursor: psycopg.Cursor[Any], user: UserHashes, move: Move, tenant: TenantRow, chunk_count: int) -> None:
     """Move the `tenants` row to the new hash, which every door finds that opens after the commit."""
     user.enter(move.old)
+    move_other_rows(cursor, user, move.old, move.new)
     cursor.execute(DELETE_TENANT, [move.old])
     user.enter(move.new)
     made_by = from_stored_embeddings(recorded(tenant.recipe)).as_text()

@@ -45,12 +45,14 @@ def totals_by_hmac_key() -> dict[str, tuple[int, int]]:
 
 
 def orphan_hashes() -> list[str]:
-    """Hashes that chunks carry and no tenant has."""
+    """Hashes that chunks or operations carry and no tenant has."""
+    parts = [
+        f"SELECT user_hash FROM {table} AS row WHERE NOT EXISTS"  # noqa: S608
+        " (SELECT 1 FROM tenants WHERE tenants.user_hash = row.user_hash)"
+        for table in ("memory_chunks", "memory_operations")
+    ]
     with census() as cursor:
-        cursor.execute(
-            "SELECT DISTINCT user_hash FROM memory_chunks AS chunk WHERE NOT EXISTS"
-            " (SELECT 1 FROM tenants WHERE tenants.user_hash = chunk.user_hash) ORDER BY 1"
-        )
+        cursor.execute(f"{' UNION '.join(parts)} ORDER BY 1")
         return [user_hash for (user_hash,) in cursor.fetchall()]
 
 

@@ -25,6 +25,8 @@ _ROW = {
     "memory_vectors": "INSERT INTO memory_vectors (user_hash, id, embedding, doc_id, source, chunk_index, labels)"
     " VALUES (%(hash)s, %(id)s, %(vector)s::vector, 'doc', '', 0, '{}')",
     "memory_terms": "INSERT INTO memory_terms (user_hash, term, id, weight) VALUES (%(hash)s, 1, %(id)s, 1)",
+    "memory_operations": "INSERT INTO memory_operations (user_hash, id, number, payload_cipher, enc_key_id)"
+    " VALUES (%(hash)s, %(id)s, 1, %(blob)s, '')",
 }
 PARENTS_FIRST = tuple(_ROW)
 

@@ -28,7 +28,10 @@ from tests.settings import OURS
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOWTO = ROOT / "docs" / "howto"
 # A page goes on where the one before it ended: the same shell, database and keys.
-PAGES = ("deploy", "identify-users", "backup", "upgrade", "rotate-keys", "scale-out", "gpu", "agents", "containers")
+PAGES = (
+    "deploy", "identify-users", "backup", "upgrade", "rotate-keys", "scale-out", "ingest-a-lot", "gpu", "agents",
+    "containers",
+)  # fmt: skip
 SHELLS = ("sh", "console")
 APPS = ("project", "keys", "memory", "rerank")
 EXAMPLE_SERVER = "db.example.org:5432/memory?sslmode=verify-full&sslrootcert=/etc/ssl/db-ca.pem"

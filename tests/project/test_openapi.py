@@ -28,6 +28,7 @@ def test_description_is_valid_openapi_without_a_warning_and_tells_of_every_verb(
         ("/api/v1/memories/{chunk_id}", "get"),
         ("/api/v1/memories/{chunk_id}", "patch"),
         ("/api/v1/memories/{chunk_id}", "delete"),
+        ("/api/v1/operations/{operation_id}", "get"),
         ("/api/v1/documents/{doc_id}", "get"),
         ("/api/v1/documents/{doc_id}", "patch"),
         ("/api/v1/documents/{doc_id}", "delete"),
