@@ -13,7 +13,7 @@ import pytest
 from database.setup_sql import ROLES
 from memory.tenancy.live_database import live_problems, tenant_tables
 from tests.attacks.catalogue import expected_grants, found_grants, strangers
-from tests.attacks.superuser import HASHES, acting_as, insert
+from tests.attacks.superuser import HASHES, PARENTS_FIRST, acting_as, insert
 
 Cursor = psycopg.Cursor[Any]
 Guard = Callable[[Cursor], None]
@@ -45,9 +45,7 @@ def own_rows_alone(cursor: Cursor) -> None:
 
 def the_application_can_work(cursor: Cursor) -> None:
     """The application reads, makes, changes and deletes rows of the user it names."""
-    tables = [
-        table for table in ("tenants", "memory_chunks", "memory_vectors", "memory_terms") if table in tenant_tables()
-    ]
+    tables = [table for table in PARENTS_FIRST if table in tenant_tables()]
     with acting_as(cursor, "memory_app", OWN):
         for table in reversed(tables):
             assert cursor.execute(f"DELETE FROM {table}").rowcount == 1
