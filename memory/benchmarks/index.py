@@ -22,7 +22,7 @@ from memory.documents.document import Chunk, Document
 from memory.index import rows
 from memory.index.recipe import configured
 from memory.index.rows import ChunkRow
-from memory.index.uuid7 import uuid7
+from memory.index.uuid7 import uuid7s
 from memory.indexing import index_documents
 from memory.sealing.codecs import JSONCodec, SealedBytes
 from memory.security import user_hashes
@@ -121,7 +121,7 @@ def write_without_keywords(user_id: str, documents: Sequence[Document]) -> None:
 def write_plain(conn: psycopg.Connection[Any], user_id: str, documents: Sequence[Document]) -> None:
     """Store documents, whose chunks bring their embeddings, as they are, through the product's statements."""
     user_hash = user_hashes(user_id)[0]
-    plain_rows = [row for document in documents for row in _plain_rows(document)]
+    plain_rows = list(_plain_rows(documents))
     with conn.transaction(), conn.cursor(binary=True) as cursor:
         tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())
         cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [document.doc_id for document in documents]])
@@ -130,18 +130,19 @@ def write_plain(conn: psycopg.Connection[Any], user_id: str, documents: Sequence
         cursor.execute(*tenant_row.count(user_hash, len(plain_rows)))
 
 
-def _plain_rows(document: Document) -> Iterator[ChunkRow]:
-    key_id, now = get_keyring().sealing.key_id, datetime.now(UTC)
-    for index, chunk in enumerate(document.chunks):
+def _plain_rows(documents: Sequence[Document]) -> Iterator[ChunkRow]:
+    key_id, now, metadata = get_keyring().sealing.key_id, datetime.now(UTC), JSONCodec()
+    chunks = [(document, index, chunk) for document in documents for index, chunk in enumerate(document.chunks)]
+    for new_id, (document, index, chunk) in zip(uuid7s(len(chunks)), chunks, strict=True):
         vector = np.asarray(chunk.embedding, dtype=np.float32)
         yield ChunkRow(
-            id=uuid7(),
+            id=new_id,
             doc_id=document.doc_id,
             source=document.source,
             chunk_index=index,
             # The columns are made for seals; here they hold the bytes themselves.
             text_cipher=SealedBytes(chunk.text.encode("utf-8")),
-            meta_cipher=SealedBytes(JSONCodec().encode(document.metadata)),
+            meta_cipher=SealedBytes(metadata.encode(document.metadata)),
             emb_cipher=SealedBytes(vector.tobytes()),
             context_cipher=None,
             enc_key_id=key_id,

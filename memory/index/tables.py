@@ -32,7 +32,7 @@ class Table:
         """The INSERT of rows, objects with an attribute for every column, and its parameters, for a `RawCursor`: $1,
         $2, … need no parsing on our side. What all rows share (a key id, a time) is one parameter."""
         columns = [list(map(attrgetter(column), rows)) for column in self.columns]
-        shared = tuple(all(value is values[0] for value in values) for values in columns)
+        shared = tuple(len(set(map(id, values))) == 1 for values in columns)
         parameters = [user_hash]
         for values, once in zip(columns, shared, strict=True):
             parameters += values[:1] if once else values

@@ -7,6 +7,8 @@ also within one tick of the clock and while the clock stands or is set back.
 import os
 import threading
 import time
+from collections.abc import Iterator
+from struct import unpack
 from uuid import UUID
 
 _TICKS_PER_MS = 4096
@@ -21,14 +23,21 @@ _last = 0
 
 def uuid7() -> UUID:
     """A new id, greater than every one that this process made before."""
-    tick = _next_tick()
-    milliseconds, fraction = divmod(tick, _TICKS_PER_MS)
-    random = int.from_bytes(os.urandom(8), "big") & _RANDOM_BITS
-    return UUID(int=milliseconds << 80 | _VERSION | fraction << 64 | _VARIANT | random)
+    return next(uuid7s(1))
 
 
-def _next_tick() -> int:
+def uuid7s(count: int) -> Iterator[UUID]:
+    """So many new ids, as if made one after the other, at half the cost."""
+    first = _next_ticks(count)
+    for tick, random in enumerate(unpack(f">{count}Q", os.urandom(8 * count)), first):
+        milliseconds, fraction = divmod(tick, _TICKS_PER_MS)
+        yield UUID(int=milliseconds << 80 | _VERSION | fraction << 64 | _VARIANT | random & _RANDOM_BITS)
+
+
+def _next_ticks(count: int) -> int:
+    """The first of so many ticks of the clock that no other call gets."""
     global _last
     with _lock:
-        _last = max(_last + 1, clock() * _TICKS_PER_MS // _NS_PER_MS)
-        return _last
+        first = max(_last + 1, clock() * _TICKS_PER_MS // _NS_PER_MS)
+        _last = first + count - 1
+        return first

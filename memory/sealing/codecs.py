@@ -5,7 +5,7 @@ database, both open, in the wrong columns. A codec then raises InvalidTag for by
 """
 
 import json
-import unicodedata
+import re
 from collections.abc import Sequence
 from datetime import timedelta, timezone
 from typing import Any, NamedTuple, Protocol
@@ -14,9 +14,13 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 
 
+# Unicode's category Cc.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
 def has_control_characters(text: str) -> bool:
     """Whether it holds a control character of C0 or C1, or DEL: a NUL, a tab, an end of line."""
-    return any(unicodedata.category(character) == "Cc" for character in text)
+    return _CONTROL.search(text) is not None
 
 
 class SealedBytes(bytes):
