@@ -2,14 +2,17 @@
 
 import asyncio
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
+from django.db import DatabaseError, connections
 from django.db.backends.base.base import NO_DB_ALIAS
 from django_prometheus.db.backends.postgresql import base
+from psycopg.pq import ExecStatus
 from psycopg_pool import ConnectionPool
 
 from database import embedded_postgres
@@ -27,6 +30,36 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """
 
     creation_class = DatabaseCreation
+    _first_statements: Sequence[str] = ()
+
+    @contextmanager
+    def beginning_with(self, statements: Sequence[str]) -> Iterator[None]:
+        """The next transaction that begins inside begins with these statements.
+
+        They travel in one message with its BEGIN, so they cost no round trip; psycopg would send BEGIN alone and wait.
+        """
+        self._first_statements = statements
+        try:
+            yield
+        finally:
+            self._first_statements = ()
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        super()._set_autocommit(autocommit)
+        if self._first_statements and not autocommit:
+            statements, self._first_statements = self._first_statements, ()
+            self._begin("; ".join(["BEGIN", *statements]))
+
+    def _begin(self, statements: str) -> None:
+        try:
+            with self.wrap_database_errors:
+                # Under psycopg's cursors, which would put a BEGIN of their own in front.
+                result = self.connection.pgconn.exec_(statements.encode())
+                if result.status != ExecStatus.COMMAND_OK:
+                    raise psycopg.errors.error_from_result(result)
+        except DatabaseError:
+            self.close()  # Django does not know yet that there is a transaction, and would not end it.
+            raise
 
     @property
     def embedded_dir(self) -> str | None:

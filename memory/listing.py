@@ -5,11 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
-from itertools import accumulate
 from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
-from django.conf import settings
 from django.db.models import F, Func, IntegerField, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 
@@ -17,6 +15,7 @@ from memory.exceptions import ChunkNotFound, IntegrityFailure
 from memory.index.rows import PlainChunk
 from memory.models import MemoryChunk, MemoryVector, happened_at, unexpired
 from memory.rls import tenant_transaction
+from memory.sealing.answer_bytes import rows_within_budget
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ def get_chunks(*, user_id: str, chunk_ids: Sequence[UUID]) -> Found:
     with tenant_transaction(user_id):
         sizes = dict(_with_bytes(_readable().filter(id__in=wanted)).values_list("id", "bytes"))
         there = [chunk_id for chunk_id in wanted if chunk_id in sizes]
-        shown = there[: _within_budget([sizes[chunk_id] for chunk_id in there])]
+        shown = there[: rows_within_budget([sizes[chunk_id] for chunk_id in there])]
         opened, failures = _read(shown)
     return Found(
         chunks=sorted(opened, key=lambda chunk: shown.index(chunk.id)),
@@ -160,7 +159,7 @@ def _page(order: str, limit: int, **filters: Any) -> Page[Any]:
     """A page of the chunks that pass the filters, in the order of one column, within the open door."""
     queryset = _with_bytes(_readable().alias(happened=happened_at()).filter(**filters).order_by(order))
     found = list(queryset.values_list("id", order.removeprefix("-"), "bytes")[: limit + 1])
-    shown = found[: _within_budget([size for _, _, size in found[:limit]])]
+    shown = found[: rows_within_budget([size for _, _, size in found[:limit]])]
     chunks, failures = _read([chunk_id for chunk_id, _, _ in shown], order)
     return Page(
         chunks=chunks,
@@ -199,12 +198,6 @@ def _with_bytes(queryset: QuerySet[MemoryChunk]) -> QuerySet[Any]:
 
 def _bytes_of(column: str) -> Coalesce:
     return Coalesce(Func(F(column), function="octet_length", output_field=IntegerField()), 0)
-
-
-def _within_budget(sizes: Sequence[int]) -> int:
-    """How many of so many bytes fit into an answer, one by one; the first always does."""
-    fitting = sum(total <= settings.MEMORY_MAX_ANSWER_BYTES for total in accumulate(sizes))
-    return max(fitting, min(1, len(sizes)))
 
 
 def _read(chunk_ids: Sequence[UUID], order: str = "id") -> tuple[list[StoredChunk], int]:

@@ -19,9 +19,10 @@ Doors of one user nest. One that is left before those inside it closes its conne
 committed there any more, and it and those inside it raise DoorOutOfOrder.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -29,11 +30,13 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.pq import TransactionStatus
 
+from database.roles import wrapper
 from keys import nonce_budget
 from keys.keyring import get_keyring
 from memory.exceptions import DoorOutOfOrder, SecondTenant
 from memory.security import UserHash, hmac_user, user_hashes
 from memory.tenancy.current_hash import RESET, Resolution, all_hashes, resolution, set_local
+from memory.tenancy.cursors import sending
 from memory.tenancy.open_doors import (
     Door,
     Level,
@@ -43,6 +46,7 @@ from memory.tenancy.open_doors import (
     open_door,
     open_user_hash,
 )
+from memory.tenancy.planner_settings import planner_settings, set_local_sql
 from memory.tenancy.steps import run_steps, run_steps_async
 
 __all__ = [
@@ -52,16 +56,21 @@ __all__ = [
     "current_user_id",
     "hmac_user",
     "open_user_hash",
-    "outlives_the_door",
     "set_rls_context",
     "tenant_transaction",
     "tenant_transaction_by_hash",
 ]
 
+_NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
+
 
 @contextmanager
 def tenant_transaction(
-    user_id: str | None = None, *, using: str = DEFAULT_DB_ALIAS, exclusive: bool = False, pipelined: bool = False
+    user_id: str | None = None,
+    *,
+    using: str = DEFAULT_DB_ALIAS,
+    exclusive: bool = False,
+    planner: Mapping[str, str] = _NO_SETTINGS,
 ) -> Iterator[UserHash]:
     """Open a transaction in which exactly one user's rows exist; yields the user hash.
 
@@ -71,13 +80,12 @@ def tenant_transaction(
     stays the user's until the transaction ends.
 
     `exclusive`: wait until no other door of the user is open, as whoever takes the user's `tenants` row away must.
-    `pipelined`: statements travel together with the one that names the user; only a fetch and the end wait for the
-    server, where an error shows at the latest. Not while several HMAC keys are accepted.
+    `planner`: planner settings that apply while the door is open.
 
     Raises TenantNotBound, InvalidUserId, SecondTenant when another user's door is open, or DoorOutOfOrder.
     """
     user_id = current_user_id() if user_id is None else user_id
-    with _door(connections[using], user_hashes(user_id), exclusive=exclusive, pipelined=pipelined) as door:
+    with _door(connections[using], user_hashes(user_id), exclusive=exclusive, planner=planner) as door:
         door.user_id = user_id
         yield door.user_hash
 
@@ -139,22 +147,24 @@ def _door(
     *,
     steps: Resolution | None = None,
     exclusive: bool = False,
-    pipelined: bool = False,
+    planner: Mapping[str, str] = _NO_SETTINGS,
 ) -> Iterator[Door]:
     """Every door of Django's. `steps`: how its user hash is found and named, where that is not the usual way."""
     joined = connection.in_atomic_block or not connection.get_autocommit()
-    # Which of several hashes is the user's has to be known before anything else is sent.
-    pipelined = pipelined and len(candidates) == 1 and open_door(connection) is None
+    # A transaction of our own names its user as it begins. Which of several hashes is the user's is found out in it.
+    first = [set_local(candidates[0]), *set_local_sql(planner)] if not (joined or steps or candidates[1:]) else []
     block = transaction.atomic(using=connection.alias)
     if not joined:  # what a transaction sealed that was rolled back
         nonce_budget.settle_when_due(connection.alias)
-    with door_level(connection, candidates) as level, block, _pipeline(connection) if pipelined else nullcontext():
-        steps = steps or resolution(candidates, exclusive=exclusive, named=level.named)
+    with door_level(connection, candidates) as level, wrapper(connection.alias).beginning_with(first), block:
+        named = candidates[0] if first else level.named
+        steps = steps or resolution(candidates, exclusive=exclusive, named=named)
         level.door.user_hash = run_steps(steps, partial(_execute, connection))
-        try:
-            yield level.door
-        finally:
-            _require_innermost(connection, level, block)
+        with _planned(connection, planner) if planner and not first else nullcontext():
+            try:
+                yield level.door
+            finally:
+                _require_innermost(connection, level, block)
         if joined and level.outermost:
             _execute(connection, RESET)
     if level.outermost:
@@ -173,15 +183,9 @@ def _require_innermost(connection: BaseDatabaseWrapper, level: Level, block: Any
 
 
 @contextmanager
-def _pipeline(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    with connection.wrap_database_errors, connection.connection.pipeline():
+def _planned(connection: BaseDatabaseWrapper, planner: Mapping[str, str]) -> Iterator[None]:
+    with sending(connection.alias) as send, planner_settings(send, planner):
         yield
-
-
-def outlives_the_door(using: str = DEFAULT_DB_ALIAS) -> bool:
-    """Whether the transaction goes on behind the innermost open door, because the caller had begun it."""
-    connection = connections[using]
-    return len(connection.atomic_blocks) > 1 or not connection.commit_on_exit
 
 
 @asynccontextmanager

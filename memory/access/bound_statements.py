@@ -51,8 +51,7 @@ def in_own_door(execute: Callable[..., Any], sql: Any, params: Any, many: bool, 
         return execute(sql, params, many, context)
     if isinstance(context["cursor"].cursor, psycopg.ServerCursor):
         raise OutsideTenantTransaction(NO_SERVER_CURSOR)
-    # Several statements in one string cannot travel in a pipeline.
-    with tenant_transaction(user_id, pipelined=";" not in text):
+    with tenant_transaction(user_id):
         return execute(sql, params, many, context)
 
 

@@ -9,6 +9,7 @@ import psycopg
 
 from memory.rls import tenant_transaction
 from memory.search.candidates import candidate_rows, tenant_state
+from memory.search.exact_scan import PINS
 from memory.search.search_parameters import Weights, search_parameters
 from memory.tenancy.cursors import Parameters, sending
 
@@ -27,7 +28,7 @@ class Explained:
 def explain(user_id: str, *, query: str, vector: np.ndarray, weights: Weights, limit: int) -> Explained:
     """The plans of all statements that find a query's candidates, in the user's door as the product runs them."""
     explained = Explained()
-    with tenant_transaction(user_id) as user_hash, sending() as send:
+    with tenant_transaction(user_id, planner=PINS) as user_hash, sending() as send:
 
         def explaining(sql: str, parameters: Parameters) -> psycopg.Cursor[Any]:
             if sql.lstrip().startswith(("SELECT", "WITH")):  # the others set the planner

@@ -5,18 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
+from django.conf import settings
 
 from memory import metrics
 from memory.exceptions import InvalidFilter
 from memory.index.recipe import Recipe, recorded
 from memory.index.tail import GRAPH_INDEX, has_outgrown
-from memory.rls import outlives_the_door
-from memory.search.exact_scan import PINS, exact_scan
+from memory.search.exact_scan import exact_scan
 from memory.search.graph_search import graph_candidates
 from memory.search.search_parameters import SearchParameters
 from memory.tenancy.cursors import Send
-from memory.tenancy.planner_settings import planner_settings
 
 logger = logging.getLogger(__name__)
 
@@ -43,26 +41,21 @@ class TenantState:
 
 
 def best_candidates(send: Send, user_hash: str, parameters_for: ParametersFor) -> list[Any]:
-    """The rows of the best candidates, best first, in the open door of their user; none where nothing is stored.
+    """The rows of the best candidates, best first; none where nothing is stored.
 
-    `parameters_for` makes the search parameters for rows that were indexed by a recipe. Most tenants are scanned
-    exactly and by the same recipe as the last time: so that scan travels along with the statement that reads the
-    tenant's state, and counts if the state turns out to be what was expected.
+    `send` is of the open door of their user, whose planner settings are those of `exact_scan`. `parameters_for` makes
+    the search parameters for rows that were indexed by a recipe. Most tenants are small and indexed by the same recipe
+    as the last time, so that is tried first: such a scan finds no rows where either is not so any more.
     """
-    rows: list[Any] = []
+    rows = _expected_rows(send, user_hash, parameters_for)
+    if rows:
+        return rows
     for _ in range(2):  # once more when a reindex of this tenant commits in between
-        expected = _recipes.get(user_hash)
-        sent = _send_state(send, user_hash)
-        scan = None if expected is None else _scan_ahead(send, parameters_for, expected)
-        state = _state(sent)
+        state = tenant_state(send, user_hash)
         if state is None or not state.chunk_count:
             return []
-        if scan is not None and state.recipe == expected and not has_outgrown(state.chunk_count):
-            metrics.CANDIDATE_SEARCHES.labels("exact").inc()
-            rows = scan.fetchall()
-        else:
-            rows = candidate_rows(send, parameters_for(state.recipe), state)
-            _remember(user_hash, state)
+        rows = candidate_rows(send, parameters_for(state.recipe), state)
+        _remember(user_hash, state)
         if rows or state == tenant_state(send, user_hash):
             break
     return rows
@@ -70,7 +63,8 @@ def best_candidates(send: Send, user_hash: str, parameters_for: ParametersFor) -
 
 def tenant_state(send: Send, user_hash: str) -> TenantState | None:
     """The state of the open door's tenant; None for a user who has stored nothing."""
-    return _state(_send_state(send, user_hash))
+    row = send(STATE, [GRAPH_INDEX, user_hash]).fetchone()
+    return row and TenantState(row[0], recorded(row[1]), row[2])
 
 
 def candidate_rows(send: Send, search: SearchParameters, state: TenantState) -> list[Any]:
@@ -81,30 +75,26 @@ def candidate_rows(send: Send, search: SearchParameters, state: TenantState) -> 
     rows = None
     if has_outgrown(state.chunk_count) and _graph_is_there(state):
         rows = graph_candidates(send, search, state.chunk_count)
-    metrics.CANDIDATE_SEARCHES.labels("exact" if rows is None else "graph").inc()
-    return _scan(send, search).fetchall() if rows is None else rows
+    if rows is None:
+        return _counted("exact", send(*exact_scan(search)).fetchall())
+    return _counted("graph", rows)
 
 
-def _send_state(send: Send, user_hash: str) -> psycopg.Cursor[Any]:
-    return send(STATE, [GRAPH_INDEX, user_hash])
-
-
-def _state(sent: psycopg.Cursor[Any]) -> TenantState | None:
-    row = sent.fetchone()
-    return row and TenantState(row[0], recorded(row[1]), row[2])
-
-
-def _scan(send: Send, search: SearchParameters) -> psycopg.Cursor[Any]:
-    statement = exact_scan(search)
-    with planner_settings(send, PINS, restore=outlives_the_door()):
-        return send(*statement)
-
-
-def _scan_ahead(send: Send, parameters_for: ParametersFor, expected: Recipe) -> psycopg.Cursor[Any] | None:
+def _expected_rows(send: Send, user_hash: str, parameters_for: ParametersFor) -> list[Any]:
+    expected = _recipes.get(user_hash)
+    if expected is None:
+        return []
     try:
-        return _scan(send, parameters_for(expected))
-    except InvalidFilter:  # by the expected recipe; the tenant may have been reindexed since, and the state will tell
-        return None
+        scan = exact_scan(parameters_for(expected), most_rows=settings.MEMORY_EXACT_SCAN_MAX)
+    except InvalidFilter:  # by the expected recipe; the tenant may have been reindexed since, and its state will tell
+        return []
+    rows = send(*scan).fetchall()
+    return _counted("exact", rows) if rows else []
+
+
+def _counted(path: str, rows: list[Any]) -> list[Any]:
+    metrics.CANDIDATE_SEARCHES.labels(path).inc()
+    return rows
 
 
 def _remember(user_hash: str, state: TenantState) -> None:

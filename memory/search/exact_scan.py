@@ -6,9 +6,10 @@ are those of the rows in scope.
 """
 
 from pgvector import SparseVector
+from psycopg.types.numeric import Int8
 
 from memory.index.bm25 import DIMENSIONS
-from memory.search.ranking_sql import OPENED, Statement, base_parameters, best_rows
+from memory.search.ranking_sql import ANY_NUMBER, OPENED, Statement, base_parameters, best_rows
 from memory.search.search_parameters import SearchParameters
 
 # By the tenant's index, and joined by hashing: nested loops would be taken for a tenant that the statistics do not
@@ -40,18 +41,22 @@ _BY_VECTOR = """
     """
 
 
-def exact_scan(search: SearchParameters) -> Statement:
-    """The best `limit` rows, best first, as rows of memory.search.retrieval.Candidate's fields, and the parameters."""
-    conditions, parameters = search.scope.conditions(search.user_hash, search.recipe)
+def exact_scan(search: SearchParameters, *, most_rows: int = ANY_NUMBER) -> Statement:
+    """The best `limit` rows, best first, as rows of memory.search.matches.Candidate's fields, and the parameters.
+
+    No rows of a tenant that has more than `most_rows`.
+    """
+    conditions, scope = search.scope.conditions(search.user_hash, search.recipe)
+    parameters = base_parameters(search) | scope | {"most_rows": Int8(most_rows)}
     if not search.terms and not search.weights.neighbour:
         sql = _BY_VECTOR.format(conditions=conditions, opened=OPENED)
-        return sql, base_parameters(search) | parameters
+        return sql, parameters
     terms = {f"term{number}": dimension for number, dimension in enumerate(search.terms)}
     sql = f"""
     WITH scanned AS ({_scanned(terms, conditions)}
     ), {_reached(terms)}, {best_rows(search, _NEAR)}
     """  # noqa: S608  (names come from this package, values are parameters)
-    return sql, base_parameters(search) | _unit_vectors(terms) | parameters
+    return sql, parameters | _unit_vectors(terms)
 
 
 def _scanned(terms: dict[str, int], conditions: str) -> str:

@@ -13,9 +13,10 @@ from uuid import UUID
 from pgvector import SparseVector
 
 from memory.index.bm25 import DIMENSIONS, query_vector
+from memory.search.exact_scan import PINS as EXACT_PINS
 from memory.search.ranking_sql import Statement, base_parameters, best_rows
 from memory.search.search_parameters import SearchParameters
-from memory.tenancy.cursors import Send
+from memory.tenancy.cursors import Send, pipeline
 from memory.tenancy.planner_settings import planner_settings
 
 DEPTH = 200  # candidates from the graph, and as many from the postings
@@ -50,7 +51,7 @@ def graph_candidates(send: Send, search: SearchParameters, chunk_count: int) -> 
     dense = bool(search.weights.dense)
     if search.scope.narrows and not dense:
         return None  # without near ones, all that a term's best postings miss would be missed
-    with planner_settings(send, PINS):
+    with pipeline(), planner_settings(send, PINS, around=EXACT_PINS):
         # The tail first: a row that moves into the indexes meanwhile is then found twice, and never missed.
         tail, posted = send(*_tail(search)), send(*_posted(search))
         near = send(*nearest(search)).fetchall() if dense else []

@@ -1,9 +1,33 @@
-"""What a query answers with: a chunk, opened, and how it came to be among the best."""
+"""What a query finds, still sealed, and what it answers with: a chunk, opened, and how it came to be among the best."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
+
+
+class Candidate(NamedTuple):
+    """A row as the database found it, still sealed; without its seals where an answer has no room for them."""
+
+    id: UUID
+    doc_id: str
+    source: str
+    chunk_index: int
+    enc_key_id: str
+    text_cipher: bytes | None
+    meta_cipher: bytes | None
+    context_cipher: bytes | None
+    size: int  # of its seals, in bytes
+    created_at: datetime
+    occurred_at: datetime | None
+    expires_at: datetime | None
+    score: float
+    dense: float
+    lexical: float
+    neighbours: float
+
+    def __repr__(self) -> str:
+        return f"<Candidate {self.id}>"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ one that is. So the best, and the rows up to two places from them, are all that 
 from typing import Any
 
 from django.conf import settings
+from psycopg.types.numeric import Int8
 
 from memory.search.search_parameters import SearchParameters
 
@@ -41,36 +42,38 @@ _UNLIFTED = """best AS MATERIALIZED (
         SELECT *, 0::float8 AS neighbours, base AS score FROM reached ORDER BY base DESC, id LIMIT %(limit)s
     )"""
 
-# The columns of memory.search.retrieval.Candidate; nothing when a reindex has just changed what to ask. The seals of a
-# row with which an answer would pass its bytes stay behind, except the first row's: they are NULL.
+# The columns of memory.search.matches.Candidate; nothing when a reindex has just changed what to ask, or when the
+# tenant has more rows than the search is for. Seals that take more than a row's share of an answer stay behind (NULL):
+# so all the others together never pass what an answer may hold; memory.search.answer_bytes fetches them.
 # While the statistics do not know a new tenant, the planner takes it for a single row, and would run whole steps again
 # for every row there is. So every step that others read is materialised, the rows are fetched one by one (OFFSET 0
 # keeps that from being turned around), and both unique keys are named, whichever of the two indexes it takes.
-OPENED = """SELECT id, doc_id, source, chunk_index, enc_key_id,
-           CASE WHEN so_far <= greatest(%(most_bytes)s::int8, bytes) THEN text_cipher END,
-           CASE WHEN so_far <= greatest(%(most_bytes)s::int8, bytes) THEN meta_cipher END,
-           CASE WHEN so_far <= greatest(%(most_bytes)s::int8, bytes) THEN context_cipher END,
-           created_at, occurred_at, expires_at, score, dense, lexical, neighbours
-    FROM (
-        SELECT c.*, best.score, best.dense, best.lexical, coalesce(best.neighbours, 0) AS neighbours,
-               sum(bytes) OVER (ORDER BY best.score DESC, best.id ROWS UNBOUNDED PRECEDING) AS so_far
-        FROM best CROSS JOIN LATERAL (
-            SELECT id, doc_id, source, chunk_index, enc_key_id, text_cipher, meta_cipher, context_cipher, created_at,
-                   occurred_at, expires_at,
-                   octet_length(text_cipher) + octet_length(meta_cipher) + coalesce(octet_length(context_cipher), 0)
-                       AS bytes
-            FROM memory_chunks c
-            WHERE c.user_hash = %(user_hash)s AND c.id = best.id
-                AND c.doc_id = best.doc_id AND c.chunk_index = best.chunk_index
-            OFFSET 0
-        ) c
-        WHERE (SELECT recipe FROM tenants WHERE user_hash = %(user_hash)s) = ANY (ARRAY[%(recipe)s::text, ''])
-    ) found
-    ORDER BY score DESC, id"""
+OPENED = """SELECT c.id, c.doc_id, c.source, c.chunk_index, c.enc_key_id, c.text_cipher, c.meta_cipher, c.context_cipher,
+           c.bytes, c.created_at, c.occurred_at, c.expires_at,
+           best.score, best.dense, best.lexical, coalesce(best.neighbours, 0)
+    FROM best CROSS JOIN LATERAL (
+        SELECT id, doc_id, source, chunk_index, enc_key_id, created_at, occurred_at, expires_at, bytes,
+               CASE WHEN bytes <= %(share)s::int8 THEN text_cipher END AS text_cipher,
+               CASE WHEN bytes <= %(share)s::int8 THEN meta_cipher END AS meta_cipher,
+               CASE WHEN bytes <= %(share)s::int8 THEN context_cipher END AS context_cipher
+        FROM memory_chunks c, LATERAL (
+            SELECT octet_length(text_cipher) + octet_length(meta_cipher) + coalesce(octet_length(context_cipher), 0)
+                AS bytes
+        ) length
+        WHERE c.user_hash = %(user_hash)s AND c.id = best.id
+            AND c.doc_id = best.doc_id AND c.chunk_index = best.chunk_index
+        OFFSET 0
+    ) c
+    WHERE (
+        SELECT recipe = ANY (ARRAY[%(recipe)s::text, '']) AND chunk_count <= %(most_rows)s::int8
+        FROM tenants WHERE user_hash = %(user_hash)s
+    )
+    ORDER BY best.score DESC, best.id"""
+ANY_NUMBER = 2**63 - 1
 
 
 def best_rows(search: SearchParameters, near: str) -> str:
-    """Steps from `reached` to rows of memory.search.retrieval.Candidate's fields, best first.
+    """Steps from `reached` to rows of memory.search.matches.Candidate's fields, best first.
 
     `near`: SQL of that step, from `wanted` (doc_id, chunk_index, distance to one of the
     best); it repeats the columns of `reached` and `distance`.
@@ -86,7 +89,9 @@ def base_parameters(search: SearchParameters) -> dict[str, Any]:
         "recipe": search.recipe.as_text(),
         "vector": search.vector,
         "limit": search.limit,
-        "most_bytes": settings.MEMORY_MAX_ANSWER_BYTES,
+        # A plain int's type follows its size, and each type makes another prepared statement.
+        "share": Int8(settings.MEMORY_MAX_ANSWER_BYTES // search.limit),
+        "most_rows": Int8(ANY_NUMBER),
         "dense_weight": search.weights.dense,
         "lexical_weight": search.weights.lexical,
         "neighbour_weight": search.weights.neighbour,

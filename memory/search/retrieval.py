@@ -2,9 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from uuid import UUID
+from dataclasses import dataclass, replace
 
 import numpy as np
 from django.conf import settings
@@ -18,9 +16,11 @@ from memory.index.vectors import as_embedding
 from memory.rls import tenant_transaction
 from memory.sealing.codecs import ContextCodec, JSONCodec, TextCodec
 from memory.sealing.opening import SealedRow, open_seals, opens_counted_together
+from memory.search.answer_bytes import within_budget
 from memory.search.candidates import best_candidates
+from memory.search.exact_scan import PINS
 from memory.search.filters import EVERYTHING, Scope
-from memory.search.matches import Explanation, Match
+from memory.search.matches import Candidate, Explanation, Match
 from memory.search.reranking import reorder
 from memory.search.search_parameters import SearchParameters, Weights, search_parameters
 from memory.tenancy.cursors import sending
@@ -45,27 +45,6 @@ class QueryResult:
     skip_reason: SkipReason | None = None
     reranker: Reranker | None = None
     truncated: bool = False
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A row as the database found it, still sealed; without its seals where an answer has no room for them."""
-
-    id: UUID
-    doc_id: str
-    source: str
-    chunk_index: int
-    enc_key_id: str
-    text_cipher: bytes | None = field(repr=False)
-    meta_cipher: bytes | None = field(repr=False)
-    context_cipher: bytes | None = field(repr=False)
-    created_at: datetime
-    occurred_at: datetime | None
-    expires_at: datetime | None
-    score: float
-    dense: float
-    lexical: float
-    neighbours: float
 
 
 def query_memories(
@@ -145,8 +124,9 @@ def find_candidates(
             scope=scope,
         )
 
-    with tenant_transaction(user_id, pipelined=True) as user_hash, sending() as send:
-        return user_hash, [Candidate(*row) for row in best_candidates(send, user_hash, parameters_for)]
+    with tenant_transaction(user_id, planner=PINS) as user_hash, sending() as send:
+        candidates = [Candidate._make(row) for row in best_candidates(send, user_hash, parameters_for)]
+        return user_hash, within_budget(send, user_hash, candidates)
 
 
 def open_candidates(user_hash: str, candidates: Sequence[Candidate], *, explain: bool = False) -> Iterator[Match]:

@@ -34,15 +34,9 @@ def binary_cursor(using: str = DEFAULT_DB_ALIAS) -> Iterator[psycopg.Cursor[Any]
 
     Raises OutsideTenantTransaction without a door; database errors come out as Django's.
     """
-    open_user_hash(using)
-    wrapper = connections[using]
-    raw = wrapper.connection
-    with wrapper.wrap_database_errors:
-        # Before the cursor is made: it takes a copy of the connection's adapters.
-        _register_once(raw)
-        with psycopg.Cursor(raw) as cursor:
-            cursor.format = psycopg.pq.Format.BINARY
-            yield cursor
+    with _raw_connection(using) as raw, psycopg.Cursor(raw) as cursor:
+        cursor.format = psycopg.pq.Format.BINARY
+        yield cursor
 
 
 @contextmanager
@@ -50,17 +44,35 @@ def sending(using: str = DEFAULT_DB_ALIAS) -> Iterator[Send]:
     """A function that sends a statement in the open door and returns the cursor that will have its binary result.
 
     A statement with parameters is prepared at its first use on a connection, where the settings allow it, unless it has
-    more than MAX_PREPARED_PARAMETERS: such a form seldom repeats. In a pipelined door only a fetch waits for results.
+    more than MAX_PREPARED_PARAMETERS: such a form seldom repeats. Inside `pipeline` only a fetch waits for results.
     Raises as `binary_cursor` does.
     """
-    with binary_cursor(using) as first:
+    with _raw_connection(using) as raw:
 
         def send(sql: str, parameters: Parameters = ()) -> psycopg.Cursor[Any]:
-            cursor = psycopg.Cursor(first.connection)
+            cursor = psycopg.Cursor(raw)
             cursor.format = psycopg.pq.Format.BINARY
             return cursor.execute(sql, parameters, prepare=0 < len(parameters) <= MAX_PREPARED_PARAMETERS)
 
         yield send
+
+
+@contextmanager
+def pipeline(using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
+    """Statements inside travel together: only a fetch and the end wait for the server, where errors show at the
+    latest."""
+    with _raw_connection(using) as raw, raw.pipeline():
+        yield
+
+
+@contextmanager
+def _raw_connection(using: str) -> Iterator[psycopg.Connection[Any]]:
+    open_user_hash(using)
+    wrapper = connections[using]
+    with wrapper.wrap_database_errors:
+        # Before any cursor is made: it takes a copy of the connection's adapters.
+        _register_once(wrapper.connection)
+        yield wrapper.connection
 
 
 def _register_once(conn: psycopg.Connection[Any]) -> None:

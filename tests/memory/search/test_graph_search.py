@@ -359,8 +359,9 @@ def test_a_scan_after_the_graph_is_planned_as_any_scan(small_tiers, rng, monkeyp
 
     monkeypatch.setattr("memory.search.candidates.exact_scan", watched)
     assert path_of(ALICE, rng.normal(size=384), doc_id="doc-7")[0] == "exact"
-    assert {value for name, value in seen if name.startswith("enable_")} == {"on"}
-    assert dict(seen)["plan_cache_mode"] == "auto"
+    expected = {name: EXACT_PINS.get(name, "on") for name in PINS if name.startswith("enable_")}
+    assert {name: value for name, value in seen if name in expected} == expected
+    assert dict(seen)["plan_cache_mode"] == EXACT_PINS["plan_cache_mode"]
     with connection.cursor() as cursor:
         cursor.execute("SHOW enable_seqscan")
         assert cursor.fetchone() == ("on",)

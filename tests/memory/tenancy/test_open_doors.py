@@ -117,10 +117,9 @@ class TestFrames:
         block.close()
         assert_usable()
 
-    @pytest.mark.parametrize("pipelined", [False, True])
-    def test_in_an_atomic_block_too(self, pipelined: bool) -> None:
+    def test_in_an_atomic_block_too(self) -> None:
         block = suspended(transaction.atomic())
-        first = suspended(tenant_transaction(ALICE, pipelined=pipelined))
+        first = suspended(tenant_transaction(ALICE))
         second = suspended(tenant_transaction(ALICE))
         with pytest.raises(DoorOutOfOrder):
             first.close()
