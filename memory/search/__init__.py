@@ -1,7 +1,7 @@
 """A query in, the best chunks out.
 
     retrieval          the walk: embed, find candidates, open their seals, rerank
-    matches            what an answer holds
+    matches            what is found, still sealed, and what an answer holds
     filters            the scope of a query: which of the user's rows are searched
     conditions         filters as a client writes them, and as SQL
     search_parameters  what one tenant's rows are searched for, and the weights of a score
@@ -9,6 +9,7 @@
     exact_scan         compares a query with every row of one user
     graph_search       candidates of a large tenant, from the vector graph and the postings
     ranking_sql        the last steps of both searches: scores, neighbours, the sealed rows of the best
+    answer_bytes       keeps an answer within its bytes
     reranking          the cross-encoder's order, where there is one
 
 Imports `index`, `tenancy`, `sealing`, `memory.rls` and `rerank`; no other room.

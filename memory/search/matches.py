@@ -26,6 +26,11 @@ class Candidate(NamedTuple):
     lexical: float
     neighbours: float
 
+    @property
+    def seals(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """Of the text, the metadata and the context, which not every row has."""
+        return self.text_cipher, self.meta_cipher, self.context_cipher
+
     def __repr__(self) -> str:
         return f"<Candidate {self.id}>"
 

@@ -48,8 +48,8 @@ _UNLIFTED = """best AS MATERIALIZED (
 # While the statistics do not know a new tenant, the planner takes it for a single row, and would run whole steps again
 # for every row there is. So every step that others read is materialised, the rows are fetched one by one (OFFSET 0
 # keeps that from being turned around), and both unique keys are named, whichever of the two indexes it takes.
-OPENED = """SELECT c.id, c.doc_id, c.source, c.chunk_index, c.enc_key_id, c.text_cipher, c.meta_cipher, c.context_cipher,
-           c.bytes, c.created_at, c.occurred_at, c.expires_at,
+OPENED = """SELECT c.id, c.doc_id, c.source, c.chunk_index, c.enc_key_id,
+           c.text_cipher, c.meta_cipher, c.context_cipher, c.bytes, c.created_at, c.occurred_at, c.expires_at,
            best.score, best.dense, best.lexical, coalesce(best.neighbours, 0)
     FROM best CROSS JOIN LATERAL (
         SELECT id, doc_id, source, chunk_index, enc_key_id, created_at, occurred_at, expires_at, bytes,
