@@ -178,7 +178,7 @@ def _page_by_time(sort: Sort, limit: int, after: Any, **filters: Any) -> Page[Ti
     found = list(rows.order_by(f"{sign}happened", f"{sign}id").values_list("id", "happened")[: limit + 1])
     ids = [chunk_id for chunk_id, _ in found[:limit]]
     sizes = dict(_with_bytes(MemoryChunk.objects.filter(id__in=ids)).values_list("id", "bytes"))
-    shown = found[: _within_budget([sizes[chunk_id] for chunk_id in ids])]
+    shown = found[: rows_within_budget([sizes[chunk_id] for chunk_id in ids])]
     places = {chunk_id: place for place, (chunk_id, _) in enumerate(shown)}
     chunks, failures = _read(list(places))
     return Page(

@@ -2,7 +2,7 @@
 
     codecs        str, JSON object, context, float32 vector as bytes; `SealedBytes`, the only type of sealed columns
     opening       opens the seals of a row: counts, drift, and the error of a seal that does not open
-    fields        `SealedTextField`, `SealedJSONField`, `SealedContextField`, `SealedVectorField`: fields that hold seals
+    fields        `SealedTextField`, `SealedJSONField`, `SealedContextField`, `SealedVectorField`
     answer_bytes  how many rows' seals fit into one answer
     subkeys       a tenant's keys for vectors, keywords and labels, derived from the HMAC key
 
