@@ -1,22 +1,34 @@
 """What the tools take, and what they give where the API has no shape for it."""
 
 from typing import Any
+from uuid import UUID
 
 from rest_framework import serializers
 
-from memory.api.serializers import DEFAULT_PAGE, DEFAULT_TOP_K, MAX_PAGE, Cursor
+from memory.api.serializers import DEFAULT_PAGE, DEFAULT_TOP_K, MAX_PAGE, Cursor, Filter
 from memory.documents.fields import (
     ExactBoolean,
     ExactInteger,
     ExactLine,
     ExactText,
+    ExactTime,
     Metadata,
-    MetadataFilter,
     StrictSerializer,
 )
-from memory.documents.shape import MAX_DOC_ID_BYTES, MAX_SOURCE_BYTES
+from memory.documents.shape import MAX_DOC_ID_BYTES, MAX_SOURCE_BYTES, MAX_TITLE_BYTES
+from memory.exceptions import InvalidFilter
 
 MAX_TOP_K = 50
+
+
+class Filters(Filter):
+    """The API's filter, under the name that agents know: what is wrong with it is said of this argument."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            return super().to_internal_value(data)
+        except InvalidFilter as refused:
+            raise serializers.ValidationError(str(refused)) from None
 
 
 class AddInput(StrictSerializer):
@@ -26,17 +38,30 @@ class AddInput(StrictSerializer):
         limit=MAX_SOURCE_BYTES, required=False, help_text="Where it is from, such as chat or mail."
     )
     metadata = Metadata(required=False)
+    title = ExactLine(limit=MAX_TITLE_BYTES, required=False, help_text="What it belongs to, such as a meeting.")
+    occurred_at = ExactTime(required=False, help_text="The time it is about, where that is not now.")
+    expires_at = ExactTime(required=False, help_text="From then on it is forgotten.")
 
 
 class SearchInput(StrictSerializer):
     query = ExactText(limit="MEMORY_MAX_QUERY_BYTES", help_text="A question, or what to look for.")
     top_k = ExactInteger(min_value=1, max_value=MAX_TOP_K, default=DEFAULT_TOP_K)
-    filters = MetadataFilter(required=False)
+    filters = Filters(required=False)
+    occurred_after = ExactTime(required=False, help_text="About this time or later; stored, where none is told.")
+    occurred_before = ExactTime(required=False, help_text="About a time before this; stored, where none is told.")
 
 
 class ListInput(StrictSerializer):
     limit = ExactInteger(min_value=1, max_value=MAX_PAGE, default=DEFAULT_PAGE)
     cursor = Cursor(required=False, help_text="`next_cursor` of the page before.")
+    source = ExactText(limit=MAX_SOURCE_BYTES, required=False)  # type: ignore[assignment]
+    occurred_after = ExactTime(required=False, help_text="About this time or later; stored, where none is told.")
+    occurred_before = ExactTime(required=False, help_text="About a time before this; stored, where none is told.")
+
+    def validate_cursor(self, place: Any) -> Any:
+        if not isinstance(place, UUID):
+            raise serializers.ValidationError("This is not a cursor of this list.")
+        return place
 
 
 class MemoryInput(StrictSerializer):

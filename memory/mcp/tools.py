@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from rest_framework.serializers import Serializer
@@ -55,18 +56,25 @@ class Tool:
 
 
 def _add(user_id: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    body = {("doc_id" if name == "id" else name): value for name, value in arguments.items()}
+    # What the API takes is JSON, so times are written out again.
+    body = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in arguments.items()}
+    if "id" in body:
+        body["doc_id"] = body.pop("id")
     (stored,) = index_documents(user_id=user_id, documents=documents_from(body))
     return {"id": stored.doc_id, "memory_ids": stored.chunk_ids, "replaced": stored.replaced}
 
 
 def _search(user_id: str, arguments: dict[str, Any]) -> Any:
-    scope = Scope(metadata=arguments.get("filters", {}))
+    scope = Scope(
+        filter=arguments.get("filters"),
+        occurred_after=arguments.get("occurred_after"),
+        occurred_before=arguments.get("occurred_before"),
+    )
     return query_memories(user_id=user_id, query=arguments["query"], top_k=arguments["top_k"], scope=scope)
 
 
 def _list(user_id: str, arguments: dict[str, Any]) -> Any:
-    return list_chunks(user_id=user_id, limit=arguments["limit"], after=arguments.get("cursor"))
+    return list_chunks(user_id=user_id, after=arguments.pop("cursor", None), **arguments)
 
 
 def _get(user_id: str, arguments: dict[str, Any]) -> StoredChunk:

@@ -56,6 +56,29 @@ def test_a_memory_is_changed_under_its_id(client: Any) -> None:
     assert problem(call(client, "update_memory", memory_id=NOBODYS, text="a"))["status"] == 404
 
 
+def test_times_and_titles_are_stored_said_and_filtered_by(client: Any) -> None:
+    for year in (2022, 2024):
+        when = f"{year}-06-05T10:00:00+02:00"
+        call(client, "add_memory", text=f"We met in {year}.", title="Team meeting", occurred_at=when)
+    found = call(client, "search_memories", query="When did we meet?", occurred_before="2023-01-01T00:00:00Z")
+    assert [match["text"] for match in found["structuredContent"]["matches"]] == ["We met in 2022."]
+    said = found["content"][0]["text"]
+    assert "happened 2022-06-05T10:00:00+02:00" in said and "title: Team meeting" in said
+    listed = call(client, "get_memories", occurred_after="2023-01-01T00:00:00Z")["structuredContent"]["memories"]
+    assert [each["text"] for each in listed] == ["We met in 2024."]
+
+
+def test_filters_are_never_ignored(client: Any, settings: Any) -> None:
+    settings.MEMORY_FILTERABLE_METADATA = ["kind"]
+    for kind in ("pet", "car"):
+        call(client, "add_memory", text=f"About my {kind}.", metadata={"kind": kind})
+    found = call(client, "search_memories", query="my", filters={"metadata.kind": {"eq": "pet"}})
+    assert [match["text"] for match in found["structuredContent"]["matches"]] == ["About my pet."]
+    for filters in ({"no_such_key": {"eq": 1}}, {"source": {"like": "p%"}}, {"XOR": []}, [], "kind = pet"):
+        refused = problem(call(client, "search_memories", query="my", filters=filters))
+        assert [each["field"] for each in refused["errors"]] == ["filters"]
+
+
 def test_pages_follow_their_cursor(client: Any) -> None:
     for number in range(3):
         call(client, "add_memory", text=f"memory {number}")
@@ -104,7 +127,8 @@ def test_two_users_behind_one_token_never_meet() -> None:
         ("add_memory", {"text": "a", "metadata": []}, "metadata"),
         ("search_memories", {"query": "a", "top_k": 51}, "top_k"),
         ("search_memories", {"query": "a", "top_k": "10"}, "top_k"),
-        ("search_memories", {"query": "a", "filters": {"no_such_key": 1}}, "filters"),
+        ("search_memories", {"query": "a", "occurred_after": "2026-01-01"}, "occurred_after"),
+        ("add_memory", {"text": "a", "expires_at": "soon"}, "expires_at"),
         ("get_memories", {"cursor": "forged"}, "cursor"),
         ("get_memory", {"memory_id": "1; DROP TABLE"}, "memory_id"),
         ("delete_memory", {}, "memory_id"),
