@@ -29,6 +29,7 @@ SHARED = {
     "axes_accessfailurelog": "failed logins to the admin",
     "axes_accesslog": "logins to the admin",
     "knox_authtoken": "empty: tokens are in memory_accesstoken",
+    "keys_jobrecord": "when operators' jobs ran",
     "keys_keyrecord": "key ids and counts, no key",
     "keys_lease": "who holds a job",
     "keys_processheartbeat": "which process holds which key ids",
