@@ -21,7 +21,7 @@ class Weights:
 
     dense: float = 1.0
     lexical: float = 0.5
-    neighbour: float = 0.25
+    neighbour: float = 0.9
 
     def __post_init__(self) -> None:
         if min(self.dense, self.lexical) < 0 or not 0 <= self.neighbour <= 1:

@@ -27,7 +27,7 @@ def fused(
     documents: Sequence[Sequence[tuple[str, np.ndarray]]],
     *,
     lexical: float = 0.5,
-    neighbour: float = 0.25,
+    neighbour: float = 0.9,
 ) -> np.ndarray:
     """The score of every chunk of `documents`, flat. A document is a list of (text, embedding)."""
     flat = [chunk for document in documents for chunk in document]

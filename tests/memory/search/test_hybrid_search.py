@@ -103,7 +103,7 @@ def test_the_parts_of_a_score_add_up_when_asked(rng):
         parts = match.explanation
         assert 0 <= parts.lexical <= 1
         base = parts.dense + 0.5 * parts.lexical
-        total = base + 0.25 * max(0, parts.neighbours - base)
+        total = base + 0.9 * max(0, parts.neighbours - base)
         assert match.retrieval_score == pytest.approx(total, abs=1e-6)
     assert query_memories(**asked).matches[0].explanation is None
 
