@@ -8,7 +8,7 @@ REQUIREMENTS := requirements.txt requirements-dev.txt
 HASH := $(shell cat $(REQUIREMENTS) | $(PYTHON) -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve test lint types check clean
+.PHONY: help venv demo serve test judges lint types check clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,10 @@ serve: venv .env  ## Migrate, then serve on http://127.0.0.1:8000
 test: venv  ## Run the tests on a throw-away Postgres
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=95
 
+judges:  ## Install what judges the clients, into .venv-judges; the tests then run it
+	@test -x .venv-judges/bin/python || $(PYTHON) -m venv .venv-judges
+	.venv-judges/bin/python -m pip install --disable-pip-version-check --quiet -r clients/python/judges/requirements.txt
+
 lint: venv  ## Lint and check the formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,5 +55,5 @@ check: venv  ## Check the project, its migrations and a production's settings
 	.ci/check $(BIN)/python
 
 clean:  ## Remove caches and the virtual environment; .data and .env stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage coverage.xml htmlcov
+	rm -rf $(VENV) .venv-judges .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage coverage.xml htmlcov
 	find . -name __pycache__ -type d -not -path './.data/*' -prune -exec rm -rf {} +

@@ -23,6 +23,7 @@ def test_the_walk_through_the_verbs(memory: Client) -> None:
     (memory_id,) = stored.chunk_ids
     answer = memory.query("Where is the spare key?", top_k=3, source="chat")
     assert [match.text for match in answer.matches] == [KEY]
+    assert [each.id for each in memory.document("home/key")] == [memory_id]
     assert memory.get(memory_id).metadata == {"kind": "note"}
     changed = memory.update(memory_id, text="The key is at the neighbour's.", metadata={"kind": None, "seen": True})
     assert (changed.id, changed.metadata) == (memory_id, {"seen": True})
@@ -66,6 +67,7 @@ def test_the_async_client_does_the_same(live_server: Any) -> None:
             assert [match.id for match in answer.matches] == stored.chunk_ids
             assert [each.text async for each in memory.memories()] == [KEY]
             assert (await memory.update(stored.chunk_ids[0], metadata={"a": 1})).metadata == {"a": 1}
+            assert [each.id for each in await memory.document("key")] == stored.chunk_ids
             assert (await memory.get(stored.chunk_ids[0])).text == KEY
             assert await memory.delete(stored.chunk_ids[0]) == 1
             assert (await memory.erase()).remaining["memory_chunks"] == 0

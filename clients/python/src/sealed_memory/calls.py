@@ -47,8 +47,13 @@ def delete(memory_id: str) -> Call[int]:
     return Call("DELETE", _memory(memory_id), _deleted)
 
 
+def document(doc_id: str, cursor: str | None) -> Call[tuple[list[Memory], str | None]]:
+    """A page of a document's memories in its order, and the cursor of the next."""
+    return Call("GET", _document(doc_id), _document_page, parameters=_given({"cursor": cursor}))
+
+
 def delete_document(doc_id: str) -> Call[int]:
-    return Call("DELETE", f"{API}/documents/{quote(doc_id, safe='')}", _deleted)
+    return Call("DELETE", _document(doc_id), _deleted)
 
 
 def erase() -> Call[ErasureReceipt]:
@@ -57,6 +62,14 @@ def erase() -> Call[ErasureReceipt]:
 
 def _memory(memory_id: str) -> str:
     return f"{API}/memories/{quote(str(memory_id), safe='')}"
+
+
+def _document(doc_id: str) -> str:
+    return f"{API}/documents/{quote(doc_id, safe='')}"
+
+
+def _document_page(body: Mapping[str, Any]) -> tuple[list[Memory], str | None]:
+    return _each(Memory.of, body["chunks"]), body["next_cursor"]
 
 
 def _deleted(body: Mapping[str, Any]) -> int:

@@ -117,6 +117,14 @@ class Client:
         """Delete one memory. Raises NotFound."""
         return self.send(calls.delete(memory_id))
 
+    def document(self, doc_id: str) -> list[Memory]:
+        """A document's memories, in its order. Raises NotFound."""
+        found, cursor = self.send(calls.document(doc_id, None))
+        while cursor is not None:
+            more, cursor = self.send(calls.document(doc_id, cursor))
+            found += more
+        return found
+
     def delete_document(self, doc_id: str) -> int:
         """Delete a document; how many memories it had. Raises NotFound."""
         return self.send(calls.delete_document(doc_id))
@@ -221,6 +229,14 @@ class AsyncClient:
     async def delete(self, memory_id: str) -> int:
         """Delete one memory. Raises NotFound."""
         return await self.send(calls.delete(memory_id))
+
+    async def document(self, doc_id: str) -> list[Memory]:
+        """A document's memories, in its order. Raises NotFound."""
+        found, cursor = await self.send(calls.document(doc_id, None))
+        while cursor is not None:
+            more, cursor = await self.send(calls.document(doc_id, cursor))
+            found += more
+        return found
 
     async def delete_document(self, doc_id: str) -> int:
         """Delete a document; how many memories it had. Raises NotFound."""
