@@ -44,11 +44,6 @@ def start(role: str) -> None:
         atexit.register(stop)
 
 
-def is_serving() -> bool:
-    """Whether this process serves, and so reports itself; a management command does not."""
-    return _role is not None
-
-
 def stop() -> None:
     """Delete this process's record and write no more, so that a rotation need not wait until it counts as gone.
 

@@ -21,6 +21,7 @@ class MemoryConfig(AppConfig):
         register(checks.check_limits)
         register(checks.check_ranges)
         register(checks.check_language)
+        register(checks.check_embedding)
         register(check_stale_indexes, Tags.database)
         register(checks.check_rates)
         register(checks.check_middleware, Tags.security)

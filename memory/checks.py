@@ -13,6 +13,7 @@ from stop_words import AVAILABLE_LANGUAGES
 
 from memory.access.rates import parse_rate
 from memory.access.tokens import MAX_DAYS
+from memory.index.embedders.remote_embedder import OPENAI_PATH, TEI_PATH
 from memory.search.search_parameters import Weights
 from memory.tenancy.managers import TenantManager
 from memory.tenancy.tenant_model import TenantModel
@@ -26,6 +27,7 @@ E_RATE = "memory.E011"
 E_WEIGHTS = "memory.E012"
 E_RANGE = "memory.E013"
 E_LANGUAGE = "memory.E014"
+E_EMBEDDING = "memory.E015"
 
 RATES = ("INDEX", "QUERY", "OTHER", "TOKEN", "FAILED_AUTH")
 MOST_BYTES = 2**30  # what Postgres takes in one field
@@ -39,7 +41,10 @@ RANGES = {
     "MEMORY_MAX_BATCH": (1, 100_000),
     "MEMORY_MAX_CHUNKS": (1, 1_000_000),
     "MEMORY_SPLIT_SECONDS": (0.01, 3_600),
-    "MEMORY_EMBEDDING_BATCH": (1, 10_000),
+    "MEMORY_EMBEDDING_BATCH": (0, 10_000),
+    "MEMORY_EMBEDDING_REMOTE_CONNECTIONS": (1, 64),
+    "MEMORY_EMBED_TIMEOUT_MS": (1, 600_000),
+    "MEMORY_EMBED_QUEUE": (1, 10_000_000),
     "MEMORY_EMBEDDING_THREADS": (0, 1_024),
     "MEMORY_EXACT_SCAN_MAX": (0, 10_000_000),
     "MEMORY_OPERATIONS_PER_USER": (1, 10_000),
@@ -47,6 +52,7 @@ RANGES = {
     "MEMORY_OPERATION_KEEP_HOURS": (1, 24 * 365),
 }
 NO_LANGUAGE = "none"
+EMBEDDING_BACKENDS = ("auto", "onnx", "torch", "remote")
 
 MIDDLEWARE = "memory.access.middleware.TenantMiddleware"
 AFTER = "django.contrib.auth.middleware.AuthenticationMiddleware"
@@ -103,6 +109,21 @@ def check_ranges(
         for name, (low, high) in RANGES.items()
         if not low <= getattr(settings, name) <= high
     ]
+
+
+def check_embedding(
+    app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """A backend that is none, or a server without an address that says how it is spoken to."""
+    backend, url = settings.MEMORY_EMBEDDING_BACKEND, settings.MEMORY_EMBEDDING_REMOTE_URL
+    if backend not in EMBEDDING_BACKENDS:
+        names = ", ".join(EMBEDDING_BACKENDS)
+        return [Error(f"MEMORY_EMBEDDING_BACKEND is none of {names}.", hint="auto suits most.", id=E_EMBEDDING)]
+    speaks = url.startswith(("http://", "https://")) and url.rstrip("/").endswith((TEI_PATH, OPENAI_PATH))
+    if backend == "remote" and not speaks:
+        hint = "http://embed.internal:8080/embed (text-embeddings-inference) or https://…/v1/embeddings (OpenAI's API)."
+        return [Error("MEMORY_EMBEDDING_BACKEND=remote needs MEMORY_EMBEDDING_REMOTE_URL.", hint=hint, id=E_EMBEDDING)]
+    return []
 
 
 def check_language(

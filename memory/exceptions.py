@@ -1,6 +1,7 @@
 """Domain errors of the memory. Only the exception handler (`project.errors`) turns them into HTTP."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -113,8 +114,23 @@ class DatabaseMisconfigured(SealedMemoryError):
         self.problems = tuple(problems)
 
 
+class NoEmbedding(StrEnum):
+    """Why a text was not embedded. The values are part of the API."""
+
+    TIMEOUT = "embedding_timeout"
+    LOADING = "embedding_loading"
+    UNAVAILABLE = "embedding_unavailable"
+    BREAKER_OPEN = "embedding_breaker_open"
+    QUEUE_FULL = "embedding_queue_full"
+    ERROR = "embedding_error"
+
+
 class EmbeddingModelUnavailable(SealedMemoryError):
-    """The embedding model is missing or is not the one it should be."""
+    """The embedding model is missing, is not the one it should be, or gave no vector; `reason` says which."""
+
+    def __init__(self, message: str, reason: NoEmbedding = NoEmbedding.UNAVAILABLE) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def _short(pk: Any) -> str:

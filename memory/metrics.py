@@ -25,6 +25,10 @@ OPERATIONS_ACCEPTED = Counter("memory_operations_accepted_total", "Index calls a
 OPERATIONS = Counter("memory_operations_total", "Attempts at accepted index calls, by outcome.", ["outcome"])
 OPERATIONS_PURGED = Counter("memory_operations_purged_total", "Finished operations deleted after their time.")
 
+DEGRADED = Counter(
+    "memory_degraded_answers_total", "Questions answered by keywords alone, by why there was no embedding.", ["reason"]
+)
+
 
 @contextmanager
 def stage(verb: str, name: str, timings: dict[str, float] | None = None) -> Iterator[None]:

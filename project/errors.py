@@ -29,6 +29,7 @@ from memory.exceptions import (
     EmbeddingModelUnavailable,
     IntegrityFailure,
     InvalidDocument,
+    NoEmbedding,
     OperationNotFound,
     QueueFull,
     TooManyOperations,
@@ -73,6 +74,12 @@ DETAILS = {
     503: "A part of this service is away; try again after the Retry-After header's seconds.",
 }
 
+
+AWAY = "The embedding model is away."
+NO_EMBEDDING = {
+    NoEmbedding.QUEUE_FULL: "Too much is waiting to be embedded; try again after the Retry-After header's seconds.",
+    NoEmbedding.LOADING: "The embedding model is being loaded.",
+}
 
 INVALID = "The request is not valid; see errors."
 
@@ -140,8 +147,8 @@ def _domain_problem(exc: Exception) -> HttpResponse | None:
             logger.error("integrity failure", extra={"reason": type(exc).__name__})
             return problem(500, "The seal of this memory does not open.", slug="integrity-failure")
         case EmbeddingModelUnavailable():
-            logger.error("embedding model unavailable")
-            return problem(503, "The embedding model is away.", headers={"Retry-After": str(RETRY_SECONDS)})
+            logger.error("embedding model unavailable", extra={"reason": exc.reason.value})
+            return problem(503, NO_EMBEDDING.get(exc.reason, AWAY), headers={"Retry-After": str(RETRY_SECONDS)})
         case NonceBudgetSpent():
             # The message names the key's id and the command that mends it.
             logger.error("nothing can be sealed", extra={"reason": str(exc)})

@@ -4,7 +4,6 @@ Threads share a worker's models and its connection pool; each further worker cos
 """
 
 import os
-import threading
 from typing import Any
 
 from project import metrics_folder, settings
@@ -34,13 +33,12 @@ def when_ready(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Load the models in the background after the fork, whether or not the application was preloaded."""
-    from memory.index.embedding import get_embedding_model
+    from memory.index import embedding_keeper
     from memory.operations.worker import begin_working
-    from rerank.startup import begin_serving_in_worker
+    from rerank import startup
 
-    threading.Thread(target=get_embedding_model, name="load-embedding-model", daemon=True).start()
-
-    begin_serving_in_worker()
+    embedding_keeper.begin_serving_in_worker()
+    startup.begin_serving_in_worker()
     begin_working()
 
 

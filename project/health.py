@@ -11,9 +11,11 @@ from django.views.decorators.http import require_safe
 
 from keys.exceptions import KeyConfigurationError
 from keys.keyring import get_keyring
-from memory.exceptions import DatabaseMisconfigured
+from memory.exceptions import DatabaseMisconfigured, EmbeddingModelUnavailable
+from memory.index import embedding_runtime
 from memory.tenancy.live_database import assert_live_database
 from project import draining
+from project.errors import DATABASE_AWAY
 from rerank import health as rerank_health
 from rerank.gpu import assert_required_gpu
 from rerank.outcomes import GPURequired
@@ -21,7 +23,7 @@ from rerank.outcomes import GPURequired
 logger = logging.getLogger(__name__)
 
 EXTENSION = "vector"
-SPEAKING = (DatabaseMisconfigured, GPURequired, KeyConfigurationError)
+SPEAKING = (DatabaseMisconfigured, EmbeddingModelUnavailable, GPURequired, KeyConfigurationError)
 
 
 @never_cache
@@ -38,37 +40,55 @@ def readyz(request: HttpRequest) -> JsonResponse:
 
     While this process shuts down it is 503 with `draining`.
 
-    `rerank` is the reranker's state. It never causes a 503: without reranking, answers keep their retrieval order. Only
-    with RERANK_REQUIRE_GPU is there a part `gpu`, a usable CUDA device.
+    It asks the database a fixed number of statements, on one connection, and does no work with a model. `embedding` is
+    the embedding model's state, `ok` or why it cannot be used. `rerank` is the reranker's, which never causes a 503:
+    without reranking, answers keep their retrieval order. Only with RERANK_REQUIRE_GPU is there a part `gpu`, a usable
+    CUDA device.
     """
     if draining.has_begun():
         return JsonResponse({"status": "draining"}, status=503)
-    parts = {name: "ok" if _passes(name, check) else "failing" for name, check in _checks().items()}
+    parts, database_is_away = _parts()
     ready = all(state == "ok" for state in parts.values())
     headers = {} if ready else {"Retry-After": "5"}
-    body = {"status": "ok" if ready else "failing", "parts": parts, "rerank": _rerank_state()}
+    body = {
+        "status": "ok" if ready else "failing",
+        "parts": parts,
+        "embedding": embedding_runtime.state(),
+        "rerank": _rerank_state(ask=not database_is_away),
+    }
     return JsonResponse(body, status=200 if ready else 503, headers=headers)
+
+
+def _parts() -> tuple[dict[str, str], bool]:
+    """Each part's state, and whether the database is away: then no other part waits for it as well."""
+    parts: dict[str, str] = {}
+    away = False
+    for name, check in _checks().items():
+        failure = None if away and name in ASK_THE_DATABASE else _failure(name, check)
+        away = away or isinstance(failure, DATABASE_AWAY)
+        parts[name] = "failing" if failure or (away and name in ASK_THE_DATABASE) else "ok"
+    return parts, away
 
 
 def _checks() -> dict[str, Callable[[], object]]:
     return CHECKS | ({"gpu": assert_required_gpu} if settings.RERANK_REQUIRE_GPU else {})
 
 
-def _rerank_state() -> str:
+def _rerank_state(*, ask: bool) -> str:
     try:
-        return str(rerank_health.report()["state"])
+        return rerank_health.state(ask=ask)
     except Exception as failure:
         logger.warning("The reranker's state cannot be told", exc_info=failure)
         return "unknown"
 
 
-def _passes(name: str, check: Callable[[], object]) -> bool:
+def _failure(name: str, check: Callable[[], object]) -> Exception | None:
     try:
         check()
     except Exception as failure:
         logger.warning("not ready", exc_info=failure, extra={"part": name, "reason": _reason(failure)})
-        return False
-    return True
+        return failure
+    return None
 
 
 def _reason(failure: Exception) -> str:
@@ -87,4 +107,6 @@ CHECKS: dict[str, Callable[[], object]] = {
     "database": lambda: assert_live_database(),
     "pgvector": _check_pgvector,
     "keys": lambda: get_keyring(),
+    "embedding": embedding_runtime.assert_usable,
 }
+ASK_THE_DATABASE = {"database", "pgvector"}

@@ -269,12 +269,28 @@ MEMORY_TENANT_HMAC_KEYS_ACCEPTED = env.list("MEMORY_TENANT_HMAC_KEYS_ACCEPTED", 
 MEMORY_EMBEDDING_DIM = env.int("MEMORY_EMBEDDING_DIM", default=384)
 MEMORY_EMBEDDING_MODEL = env.str("MEMORY_EMBEDDING_MODEL", default="all-MiniLM-L6-v2")
 MEMORY_EMBEDDING_DEVICE = env.str("MEMORY_EMBEDDING_DEVICE", default="")  # empty: CUDA when there is one, else CPU
-# onnx: BERT models on the CPU, a third of torch's time. torch: any model, CUDA. auto: torch where there is a GPU or the
-# graph does not know the model, else onnx.
+# onnx: BERT models on the CPU, a third of torch's time. torch: any model, CUDA. remote: a server. auto: torch where
+# there is a GPU or the graph does not know the model, else onnx.
 MEMORY_EMBEDDING_BACKEND = env.str("MEMORY_EMBEDDING_BACKEND", default="auto")
 # CPU threads of one forward of the onnx backend; 0: all cores, in a server divided by WEB_CONCURRENCY.
 MEMORY_EMBEDDING_THREADS = env.int("MEMORY_EMBEDDING_THREADS", default=0)
-MEMORY_EMBEDDING_BATCH = env.int("MEMORY_EMBEDDING_BATCH", default=32)
+# Texts in one forward of torch, or in one request to a server; 0: as suits the device, 32 for a server.
+MEMORY_EMBEDDING_BATCH = env.int("MEMORY_EMBEDDING_BATCH", default=0)
+# Keep the first MEMORY_EMBEDDING_DIM numbers of longer embeddings: for models that were trained for it (Matryoshka).
+MEMORY_EMBEDDING_TRUNCATE = env.bool("MEMORY_EMBEDDING_TRUNCATE", default=False)
+# What is put in front of a question and of a text to be stored, instead of the model's own prompts. A change needs a
+# reindex of everything.
+MEMORY_EMBEDDING_QUERY_PROMPT = env.str("MEMORY_EMBEDDING_QUERY_PROMPT", default="")
+MEMORY_EMBEDDING_PASSAGE_PROMPT = env.str("MEMORY_EMBEDDING_PASSAGE_PROMPT", default="")
+# The full address of a server: …/embed of text-embeddings-inference, or …/v1/embeddings as OpenAI has it; its bearer
+# token, and connections of one process to it.
+MEMORY_EMBEDDING_REMOTE_URL = env.str("MEMORY_EMBEDDING_REMOTE_URL", default="")
+MEMORY_EMBEDDING_REMOTE_TOKEN = env.str("MEMORY_EMBEDDING_REMOTE_TOKEN", default="")
+MEMORY_EMBEDDING_REMOTE_CONNECTIONS = env.int("MEMORY_EMBEDDING_REMOTE_CONNECTIONS", default=4)
+# How long a question waits for its embedding, in milliseconds; then keywords alone answer it, and the answer says so.
+MEMORY_EMBED_TIMEOUT_MS = env.int("MEMORY_EMBED_TIMEOUT_MS", default=1_000)
+# Chunks of several callers that may wait for the model in one process; a call beyond is a 503 with Retry-After.
+MEMORY_EMBED_QUEUE = env.int("MEMORY_EMBED_QUEUE", default=4_000)
 MEMORY_CHUNK_TOKENS = env.int("MEMORY_CHUNK_TOKENS", default=254)  # the bundled model's, less two special tokens
 MODELS_MAY_DOWNLOAD = env.bool("MODELS_MAY_DOWNLOAD", default=False)
 
@@ -328,7 +344,7 @@ RERANK_QUEUE_SIZE = env.int("RERANK_QUEUE_SIZE", default=64)
 # Tokens of a pair and of its query; a longer passage is cut.
 RERANK_MAX_TOKENS = env.int("RERANK_MAX_TOKENS", default=512)
 RERANK_QUERY_TOKENS = env.int("RERANK_QUERY_TOKENS", default=64)
-# CPU threads of the onnx backend; 0: as many as the process may use, at most 4.
+# CPU threads of the onnx backend; 0: the cores, in a server divided by WEB_CONCURRENCY, at most 4.
 RERANK_THREADS = env.int("RERANK_THREADS", default=0)
 # A text-embeddings-inference compatible server, its bearer token, and connections of one process to it.
 RERANK_REMOTE_URL = env.str("RERANK_REMOTE_URL", default="")

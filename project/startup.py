@@ -5,11 +5,14 @@ A server runs no system checks by itself, so what `manage.py check` refuses is r
 
 import sys
 
+from django.conf import settings
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 
+from inference.cores import share_between
 from keys import heartbeat, nonce_budget
 from keys.live_keys import assert_live_keys
+from memory.index.embedding_keeper import begin_serving as begin_embedding
 from memory.index.stale_settings import warn_of_stale_indexes
 from memory.operations import worker
 from memory.tenancy.live_database import assert_live_database
@@ -26,6 +29,8 @@ def begin_serving(role: str) -> None:
     nonce_budget.open_account()  # a key that may seal no more is refused from the first seal on
     warn_of_stale_indexes()
     heartbeat.start(role)
+    share_between(settings.WEB_CONCURRENCY)
+    begin_embedding()
     begin_reranking()
     worker.begin_serving()
     draining.tell(lambda: worker.end_working(seconds=0))

@@ -43,6 +43,10 @@ class Switch:
         position, stale_from = self._memory
         return position if self._clock() < stale_from else None
 
+    def last_known(self) -> bool:
+        """The position that was read last, however long ago; on, before the first."""
+        return self._memory[0]
+
     def is_on(self) -> bool:
         position = self.remembered()
         return self._refresh() if position is None else position

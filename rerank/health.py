@@ -1,12 +1,18 @@
 """How the reranker is, for `/readyz` and the admin. Reads what is known; never waits for the model."""
 
+from django.conf import settings
+
 from rerank import flag, runtime
 
 
-def state() -> str:
-    """One word: disabled, idle, loading, unavailable, ok, breaker_open, breaker_half_open or dead."""
+def state(*, ask: bool = True) -> str:
+    """One word: disabled, idle, loading, unavailable, ok, breaker_open, breaker_half_open or dead.
+
+    Without `ask` the database is not asked for the switch: its last known position counts.
+    """
     served = runtime.current()
-    if not flag.is_enabled():
+    enabled = flag.is_enabled() if ask else settings.RERANK_ENABLED and flag.switch.last_known()
+    if not enabled:
         return "disabled"
     if served.engine is None:
         return served.status.value

@@ -41,6 +41,7 @@ os.environ |= {
     "SECRET_KEY": secrets.token_urlsafe(50),
     "MEMORY_ENCRYPTION_KEY": _key(),
     "MEMORY_TENANT_HMAC_KEY": _key(),
+    "MEMORY_EMBED_TIMEOUT_MS": "60000",  # a busy machine shall not change what is found
     "RERANK_ENABLED": "false",  # tests/rerank/ switches it on
     "RERANK_FALLBACK_MODEL": "",  # what is tested is told by the test
     **_urls(),

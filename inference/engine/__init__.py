@@ -6,6 +6,7 @@
     batching  which items go through the model together
     breaker   stops asking a model that is slow or sick
     cost      how long work will take, learnt from how long it took
+    backlog   how much of its callers' work may stand before an engine at once
     failures  what a failure is called in logs
     runtime   the one engine of a model in a process: loaded in the background, never across a fork
 

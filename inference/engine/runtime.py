@@ -29,6 +29,8 @@ class Status(StrEnum):
 class Runtime(Generic[B]):
     """Thread-safe. `load` gives a started engine; `clock` can be replaced by a test.
 
+    `retry_after`: seconds in which a load that failed is not tried again.
+
     `unavailable`: the error that says why there is no model. `load` may raise it, and any other becomes one.
     """
 
@@ -38,11 +40,13 @@ class Runtime(Generic[B]):
         unavailable: type[Exception],
         *,
         name: str,
+        retry_after: float = RETRY_AFTER,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
         self._unavailable = unavailable
         self._name = name
+        self._retry_after = retry_after
         self._clock = clock
         self._changing = threading.Lock()  # guards the fields, held for moments
         self._loading = threading.Lock()  # held while a model loads
@@ -64,8 +68,8 @@ class Runtime(Generic[B]):
         threading.Thread(target=self._load_quietly, name=f"{self._name}-loader", daemon=True).start()
 
     def has_failed_lately(self) -> bool:
-        """Whether a load failed within the last RETRY_AFTER seconds."""
-        return self.status is Status.UNAVAILABLE and self._clock() - self._failed_at < RETRY_AFTER
+        """Whether a load failed within the last `retry_after` seconds."""
+        return self.status is Status.UNAVAILABLE and self._clock() - self._failed_at < self._retry_after
 
     def wait_while_loading(self, seconds: float) -> None:
         """Begin to load where nobody has, and wait for the end of it for at most so long. Raises nothing."""

@@ -21,6 +21,7 @@ from memory.documents.fields import (
     StrictSerializer,
 )
 from memory.documents.shape import MAX_DOC_ID_BYTES, MAX_SOURCE_BYTES
+from memory.exceptions import NoEmbedding
 from memory.listing import Page, Sort, TimePlace
 from memory.search.conditions import parse_filter
 from memory.search.filters import Scope
@@ -191,6 +192,11 @@ class QueryOutput(serializers.Serializer[Any]):
     reranker = RerankerOutput(allow_null=True, help_text="Who had a say in the order, and how; null when nobody.")
     skip_reason = serializers.ChoiceField(
         choices=[reason.value for reason in SkipReason], allow_null=True, help_text="Why it is not."
+    )
+    degraded = serializers.ChoiceField(
+        choices=[reason.value for reason in NoEmbedding],
+        allow_null=True,
+        help_text="Why the query was not embedded, so that keywords alone have found these; null when it was.",
     )
     truncated = serializers.BooleanField(help_text="Whether there would be more, had the answer room for its bytes.")
     integrity_failures = serializers.IntegerField(help_text=LEFT_OUT)

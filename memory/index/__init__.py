@@ -1,8 +1,11 @@
 """What is stored so that a chunk can be found.
 
     chunking         long texts into chunks that the embedding model reads whole
-    embedding        texts into vectors, by the model that the settings name
-    embedding_models BERT on ONNX Runtime, or any sentence-transformers model on torch
+    embedding        texts into vectors, by the model that the settings name, through its engine
+    embedding_runtime that engine: from settings to a loaded model
+    embedding_metrics what it tells Prometheus
+    embedding_keeper keeps the model of a serving process usable
+    embedders/       what computes vectors: ONNX Runtime, torch, a server
     vectors          vectors checked, and in the form in which they are stored and compared
     vector_rotation  the tenant-keyed rotation of that form
     text_analysis    text into terms: folding, stop words, stemming

@@ -17,7 +17,7 @@ import regex
 from django.conf import settings
 from tokenizers import Tokenizer
 
-from memory.index.embedding import bundled_directory, model_path
+from memory.index.embedding_runtime import bundled_directory, model_path
 
 # A text this short in bytes has fewer tokens than any capacity we allow; it needs no tokenizer.
 _SHORT_BYTES: Final = 200

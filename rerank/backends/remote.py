@@ -15,6 +15,7 @@ import httpx2
 import numpy as np
 
 from inference.engine.jobs import Encoded
+from inference.remote import ModelServer
 from rerank.backends import ServedModel
 from rerank.backends.pair_tokenizer import Limits
 from rerank.backends.text_cleaning import clean, estimate_tokens
@@ -46,11 +47,8 @@ class RemoteBackend:
         self.model = ServedModel(model)
         self.workers = connections
         self._limits = limits
-        self._url = url.rstrip("/") + "/rerank"
-        self._client = httpx2.Client(
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
-            transport=transport,
+        self._server = ModelServer(
+            url.rstrip("/") + "/rerank", token=token, connections=connections, transport=transport
         )
 
     def encode(self, query: str, passages: Sequence[str]) -> list[Encoded]:
@@ -69,7 +67,7 @@ class RemoteBackend:
         return self._score(cleaned, PREDICT_TIMEOUT)
 
     def close(self) -> None:
-        self._client.close()
+        self._server.close()
 
     def _score(self, pairs: Sequence[tuple[str, str]], timeout: float) -> np.ndarray:
         deadline = time.monotonic() + timeout
@@ -82,12 +80,8 @@ class RemoteBackend:
         return np.array(scores, dtype=np.float32)
 
     def _request(self, query: str, texts: list[str], timeout: float) -> list[float]:
-        if timeout <= 0:
-            raise TimeoutError("no time left for the remote reranker")
         body = {"query": query, "texts": texts, "raw_scores": True, "truncate": True}
-        answer = self._client.post(self._url, json=body, timeout=timeout)
-        answer.raise_for_status()
-        return _scores_in_order(answer.json(), len(texts))
+        return _scores_in_order(self._server.post(body, timeout), len(texts))
 
 
 def _scores_in_order(ranks: Any, count: int) -> list[float]:

@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 HOWTO = ROOT / "docs" / "howto"
 # A page goes on where the one before it ended: the same shell, database and keys.
 PAGES = (
-    "deploy", "identify-users", "backup", "upgrade", "rotate-keys", "scale-out", "ingest-a-lot", "gpu", "agents",
-    "containers",
+    "deploy", "identify-users", "backup", "upgrade", "rotate-keys", "scale-out", "ingest-a-lot", "gpu",
+    "run-models-elsewhere", "agents", "containers",
 )  # fmt: skip
 SHELLS = ("sh", "console")
 APPS = ("project", "keys", "memory", "rerank")

@@ -52,7 +52,8 @@ def test_request_without_a_database_is_503_and_the_one_after_its_return_works(li
     assert_unavailable(call(memories, secret))
     assert call(f"{live_server.url}/healthz")[0] == 200
     status, headers, body = call(f"{live_server.url}/readyz")
-    assert status == 503 and body["parts"] == {"database": "failing", "pgvector": "failing", "keys": "ok"}
+    assert status == 503
+    assert body["parts"] == {"database": "failing", "pgvector": "failing", "keys": "ok", "embedding": "ok"}
     embedded_postgres.ensure_running(cluster, throwaway=True)
     assert call(memories, secret)[0] == 200
     assert call(f"{live_server.url}/readyz")[0] == 200

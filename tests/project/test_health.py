@@ -5,8 +5,9 @@ from django.db import OperationalError, connection
 from django.test import Client
 
 from keys.keyring import get_keyring
+from memory.index import embedding_runtime
 from project import health
-from rerank import runtime
+from rerank import flag, runtime
 from tests.rerank.factories import FakeBackend, serve_with
 
 
@@ -21,7 +22,8 @@ def test_readyz_tells_of_each_part() -> None:
     assert response.status_code == 200
     assert response.json() == {
         "status": "ok",
-        "parts": {"database": "ok", "pgvector": "ok", "keys": "ok"},
+        "parts": {"database": "ok", "pgvector": "ok", "keys": "ok", "embedding": "ok"},
+        "embedding": "idle",
         "rerank": "disabled",
     }
 
@@ -56,7 +58,7 @@ def test_readyz_is_503_when_the_role_reads_more_than_it_should(
     monkeypatch.setattr(live_database, "live_problems", lambda cursor: ["The application role is a superuser."])
     response = Client().get("/readyz")
     assert response.status_code == 503
-    assert response.json()["parts"] == {"database": "failing", "pgvector": "ok", "keys": "ok"}
+    assert response.json()["parts"] == {"database": "failing", "pgvector": "ok", "keys": "ok", "embedding": "ok"}
     assert "superuser" not in response.content.decode()
     (reason,) = [vars(record)["reason"] for record in caplog.records if record.getMessage() == "not ready"]
     assert reason == "The application role is a superuser."
@@ -70,8 +72,41 @@ def test_readyz_is_503_without_a_database(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(connection, "cursor", away)
     response = Client().get("/readyz")
     assert response.status_code == 503
-    assert response.json()["parts"] == {"database": "failing", "pgvector": "failing", "keys": "ok"}
+    assert response.json()["parts"] == {"database": "failing", "pgvector": "failing", "keys": "ok", "embedding": "ok"}
     assert "refused" not in response.content.decode()
+
+
+@pytest.mark.django_db
+def test_a_database_that_is_away_is_waited_for_once(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    settings.RERANK_ENABLED = True
+    asked: list[str] = []
+
+    def away(*args: Any, **kwargs: Any) -> None:
+        asked.append("asked")
+        raise OperationalError("no connection within two seconds")
+
+    monkeypatch.setattr(flag, "switch", flag.Switch(read=away))  # type: ignore[arg-type]
+    monkeypatch.setattr(connection, "cursor", away)
+    assert Client().get("/readyz").status_code == 503
+    assert asked == ["asked"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", ["loading", "unavailable", "dead", "breaker_open", "breaker_half_open"])
+def test_readyz_is_503_while_the_embedding_model_cannot_be_used(monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    monkeypatch.setattr(embedding_runtime, "state", lambda: state)
+    response = Client().get("/readyz")
+    assert response.status_code == 503
+    body = response.json()
+    assert (body["parts"]["embedding"], body["embedding"]) == ("failing", state)
+    assert body["parts"]["database"] == "ok"
+
+
+@pytest.mark.django_db
+def test_readyz_works_with_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = embedding_runtime.reset()
+    Client().get("/readyz")
+    assert runtime.status.value == "idle" and runtime.engine is None
 
 
 @pytest.mark.django_db

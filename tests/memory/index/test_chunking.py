@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from memory.index import chunking
-from memory.index.embedding import bundled_directory
+from memory.index.embedding_runtime import bundled_directory
 
 
 def split_text(text: str) -> list[str]:

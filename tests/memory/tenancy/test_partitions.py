@@ -7,6 +7,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from database.roles import as_owner
 from memory.erasure import erase_user
@@ -104,6 +105,16 @@ def test_partitions_have_storage_and_guards_of_their_own(partitioned):
         assert cursor.fetchone() == ("p",)
         with pytest.raises(Exception, match="permission denied"):
             cursor.execute("SELECT count(*) FROM memory_vectors_p0")
+
+
+def test_the_checks_of_a_probe_take_as_many_statements_however_many_partitions_there_are(transactional_db):
+    counted = []
+    for count in ("2", "32", "0"):
+        migrate("--partitions", count)
+        with CaptureQueriesContext(connection) as statements:
+            assert_live_database()
+        counted.append(len(statements))
+    assert len(set(counted)) == 1
 
 
 @pytest.mark.parametrize(
