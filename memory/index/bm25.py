@@ -13,6 +13,7 @@ import hmac
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import ClassVar, Final
 
 from memory.index.text_analysis import analyse
@@ -22,13 +23,20 @@ MAX_TERMS: Final = 400  # a chunk's: 8 bytes each, and a row must fit on an 8 KB
 MAX_QUERY_TERMS: Final = 128
 K1: Final = 0.9
 B: Final = 0.4
+REMEMBERED_HEADERS: Final = 1_024
 REMEMBERED_TERMS: Final = 131_072  # term hashes that a process keeps, of all tenants; 25 MB
 AVERAGE_LENGTH: Final = 100  # fixed, so that a chunk's weights do not move when its neighbours change
 
 
-def lexical_vector(text: str, subkey: bytes, language: str | None = None) -> dict[int, float]:
-    """A chunk as {dimension, counted from 0: BM25 term weight}, the 400 heaviest terms; empty without any term."""
+def lexical_vector(text: str, subkey: bytes, language: str | None = None, *, header: str = "") -> dict[int, float]:
+    """A chunk as {dimension, counted from 0: BM25 term weight}, the 400 heaviest terms; empty without any term.
+
+    A `header` counts as if it stood before the text. It is analysed by itself: many chunks have the same one, and its
+    dots and names would take the analysis of an English text the long way round Unicode.
+    """
     terms = analyse(text, language)
+    if header:
+        terms = [*_header_terms(header, language), *terms]
     counts = _most_frequent(terms, MAX_TERMS)
     floor = K1 * (1 - B + B * len(terms) / AVERAGE_LENGTH)
     weights = {count: count * (K1 + 1) / (count + floor) for count in set(counts.values())}
@@ -57,6 +65,11 @@ def inverse_document_frequency(frequency: int, chunk_count: int) -> float:
     """ln(1 + (N - df + 0.5) / (df + 0.5)), always positive, also where a count lags behind the frequencies."""
     chunk_count = max(chunk_count, frequency)
     return math.log1p((chunk_count - frequency + 0.5) / (frequency + 0.5))
+
+
+@lru_cache(maxsize=REMEMBERED_HEADERS)
+def _header_terms(header: str, language: str | None) -> tuple[str, ...]:
+    return tuple(analyse(header, language))
 
 
 def _added_up(

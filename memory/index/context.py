@@ -7,6 +7,7 @@ returned and counted as text stays the client's own.
 """
 
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from memory.exceptions import InvalidDocument
@@ -43,9 +44,13 @@ class InContext(Protocol):
 
 def header(title: str, author: str, occurred_at: datetime | None) -> str:
     """`5 June 2022 · Team meeting · Alice:`, without what is not there; empty when nothing is."""
-    date = f"{occurred_at.day} {_MONTHS[occurred_at.month - 1]} {occurred_at.year}" if occurred_at else ""
-    line = " · ".join(part for part in (date, _shortened(title), _shortened(author)) if part)
-    return f"{line}:" if line else ""
+    date = (occurred_at.year, occurred_at.month, occurred_at.day) if occurred_at else None
+    return _header(title, author, date)
+
+
+def header_of(chunk: InContext, form: int = HEADER) -> str:
+    """The header of a chunk, in the form that a recipe has; empty without any."""
+    return header(chunk.title, chunk.author, chunk.occurred_at) if form else ""
 
 
 def embedded_text(chunk: InContext, form: int = HEADER) -> str:
@@ -53,7 +58,7 @@ def embedded_text(chunk: InContext, form: int = HEADER) -> str:
 
     `form`: that of the header, as a recipe has it.
     """
-    line = header(chunk.title, chunk.author, chunk.occurred_at) if form else ""
+    line = header_of(chunk, form)
     return f"{line} {chunk.text}" if line else chunk.text
 
 
@@ -91,6 +96,14 @@ def is_storable_time(time: Any) -> bool:
     except OverflowError:
         return False
     return True
+
+
+# By the date, for times of one moment are equal whatever their zones and dates. Many chunks have the same header.
+@lru_cache(maxsize=1_024)
+def _header(title: str, author: str, date: tuple[int, int, int] | None) -> str:
+    day = f"{date[2]} {_MONTHS[date[1] - 1]} {date[0]}" if date else ""
+    line = " · ".join(part for part in (day, _shortened(title), _shortened(author)) if part)
+    return f"{line}:" if line else ""
 
 
 def _shortened(name: str) -> str:

@@ -3,15 +3,17 @@
 from pgvector import SparseVector
 
 from memory.index.bm25 import DIMENSIONS, lexical_vector, query_dimensions
+from memory.index.context import InContext, header_of
 from memory.index.recipe import Recipe
 from memory.sealing.subkeys import lexical_subkey
 
 
-def lexical_column(text: str, user_hash: str, recipe: Recipe) -> SparseVector | None:
-    """A chunk's term weights, or None for a tenant without a keyword index."""
+def lexical_column(chunk: InContext, user_hash: str, recipe: Recipe) -> SparseVector | None:
+    """The weights of the terms of a chunk and its header, or None for a tenant without a keyword index."""
     if recipe.language is None:
         return None
-    return sparse(lexical_vector(text, lexical_subkey(user_hash), recipe.language))
+    header = header_of(chunk, recipe.header)
+    return sparse(lexical_vector(chunk.text, lexical_subkey(user_hash), recipe.language, header=header))
 
 
 def sparse(weights: dict[int, float]) -> SparseVector:

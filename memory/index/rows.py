@@ -20,7 +20,6 @@ from memory.exceptions import InvalidDocument
 from memory.index.context import (
     NO_CONTEXT,
     context_of,
-    embedded_text,
     refuse_invalid_name,
     refuse_invalid_time,
 )
@@ -161,7 +160,7 @@ def build_rows(
             occurred_at=chunk.occurred_at,
             expires_at=chunk.expires_at,
             embedding=vector,
-            lexical=lexical_column(embedded_text(chunk, recipe.header), user_hash, recipe),
+            lexical=lexical_column(chunk, user_hash, recipe),
             labels=array_text(labels_of(user_hash, chunk.metadata, recipe)),
             recipe_id=recipe_id,
         )

@@ -79,7 +79,7 @@ class Writing:
             yield ChunkRow(
                 **{column: getattr(chunk, column) for column in CHUNKS.columns},
                 embedding=vector,
-                lexical=lexical_column(embedded_text(plain, recipe.header), self.user_hash, recipe),
+                lexical=lexical_column(plain, self.user_hash, recipe),
                 labels=array_text(labels(self.user_hash, plain.metadata, recipe)),
                 recipe_id=recipe.id,
             )

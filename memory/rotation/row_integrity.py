@@ -12,7 +12,7 @@ from keys.exceptions import KeyConfigurationError
 from keys.keyring import get_keyring
 from keys.retry_while_away import retry_while_away
 from memory.exceptions import IntegrityFailure, UnknownKeyId
-from memory.index.context import NO_CONTEXT, embedded_text, local_time
+from memory.index.context import NO_CONTEXT, local_time
 from memory.index.keywords import lexical_column
 from memory.index.labels import labels
 from memory.index.recipe import Recipe, recorded
@@ -151,7 +151,7 @@ def _inspect_vectors(
 
 
 def _inspect_keywords(user_hash: UserHash, recipe: Recipe, row: Row, chunk: PlainChunk) -> Iterator[Finding]:
-    wanted = _weights(lexical_column(embedded_text(chunk, recipe.header), user_hash, recipe))
+    wanted = _weights(lexical_column(chunk, user_hash, recipe))
     if (row.lexical is None) != (recipe.language is None) or not _same(_weights(row.lexical), wanted):
         yield _finding(KEYWORDS, user_hash, row, "the keywords in the index are not its sealed text's")
     if not _same(dict(zip(row.terms, row.weights, strict=True)), wanted if row.outgrown else {}):

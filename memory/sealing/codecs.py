@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import timedelta, timezone
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -93,7 +94,7 @@ class ContextCodec:
     def encode(self, value: Any) -> bytes:
         if not isinstance(value, Context):
             raise TypeError(f"A sealed context takes Context, not {type(value).__name__}.")
-        return _json.encode({name: member for name, member in value._asdict().items() if member})
+        return _encoded(value)
 
     def decode(self, data: bytes) -> Context:
         try:
@@ -104,6 +105,11 @@ class ContextCodec:
         if not (isinstance(context.title, str) and isinstance(context.author, str)):
             raise InvalidTag
         return context
+
+
+@lru_cache(maxsize=1_024)  # many chunks have the same
+def _encoded(context: Context) -> bytes:
+    return _json.encode({name: member for name, member in context._asdict().items() if member})
 
 
 class VectorCodec:

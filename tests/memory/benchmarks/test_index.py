@@ -10,12 +10,14 @@ from django.core.management import CommandError, call_command
 
 from memory.benchmarks.index import (
     EVERYTHING,
+    HEADERS,
     NO_KEYWORDS,
     PLAIN,
     PLAIN_WORDS,
     Load,
     summary,
     targets,
+    with_headers,
     without_keywords,
     write_plain,
     write_product,
@@ -42,14 +44,15 @@ def test_prints_one_json_object_and_leaves_nothing_behind() -> None:
     out = StringIO()
     call_command("benchmark_index", "--json", *ARGUMENTS, stdout=out)
     report = json.loads(out.getvalue())
-    assert [row["write path"] for row in report["results"]] == [EVERYTHING, NO_KEYWORDS, PLAIN, PLAIN_WORDS]
+    assert [row["write path"] for row in report["results"]] == [EVERYTHING, NO_KEYWORDS, PLAIN, PLAIN_WORDS, HEADERS]
     assert {row["rows"] for row in report["results"]} == {25}
-    assert [target["bound"] for target in report["targets"]] == ["≥ 0.7", "≥ 0.7", "≥ 2500"]
+    assert [target["bound"] for target in report["targets"]] == ["≥ 0.7", "≥ 0.7", "≥ 0.95", "≥ 2500"]
     assert schemas() == []
     for number in range(2):
         user_id = benchmark_user(f"index-{number}")
         assert list_chunks(user_id=user_id, limit=1).chunks == []
         assert list_chunks(user_id=without_keywords(user_id), limit=1).chunks == []
+        assert list_chunks(user_id=with_headers(user_id), limit=1).chunks == []
 
 
 @pytest.mark.django_db(transaction=True)

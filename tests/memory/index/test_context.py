@@ -50,6 +50,11 @@ def test_header(title: str, author: str, occurred_at: datetime | None, line: str
     assert header(title, author, occurred_at) == line
 
 
+def test_one_moment_has_the_date_of_each_zone() -> None:
+    moment = datetime(2022, 6, 5, 23, tzinfo=UTC)
+    assert header("", "", moment) == "5 June 2022:" and header("", "", moment.astimezone(TOKYO)) == "6 June 2022:"
+
+
 @pytest.mark.parametrize("title", ["word " * 400, "字" * 2_000, "x" * 1_000_000])
 def test_a_long_title_is_cut(title: str) -> None:
     line = header(title, "Alice", None)
