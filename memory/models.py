@@ -352,6 +352,9 @@ class MemoryVector(TenantModel):
             ),
             models.Index(fields=["user_hash"], name="memory_vectors_tail", condition=Q(outgrown=False)),
             models.Index(F("user_hash"), happened_at(), F("id"), name="memory_vectors_time"),
+            models.Index(
+                fields=["user_hash", "source", "id"], name="memory_vectors_source", condition=Q(outgrown=True)
+            ),
         ]
 
     def __str__(self) -> str:

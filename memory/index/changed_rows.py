@@ -20,6 +20,7 @@ from memory.sealing.codecs import JSONCodec, SealedBytes
 from memory.sealing.fields import seal_value
 from memory.security import UserHash
 
+DELETE_POSTINGS = "DELETE FROM memory_terms WHERE user_hash = %s AND id = ANY (%b::uuid[])"
 DELETE_CHUNKS = "DELETE FROM memory_chunks WHERE user_hash = %s AND id = ANY (%b::uuid[])"
 METADATA_COLUMNS = ("meta_cipher", "updated_at")
 
@@ -75,7 +76,10 @@ def update_metadata(
     before = [_labels(chunk, user_hash, recipe) for chunk, _ in changes]
     relabelled = [row for row, labels in zip(rows, before, strict=True) if row.labels != labels]
     if relabelled:
-        cursor.execute(*VECTORS.updating(user_hash, relabelled, ("labels",)), prepare=len(relabelled) == 1)
+        # Labels are posted as well: back into the tail, from which the row is posted anew.
+        cursor.execute(DELETE_POSTINGS, [user_hash, [row.id for row in relabelled]])
+        updating = VECTORS.updating(user_hash, relabelled, ("labels",), also="outgrown = false")
+        cursor.execute(*updating, prepare=len(relabelled) == 1)
 
 
 def _labels(chunk: PlainChunk, user_hash: UserHash, recipe: Recipe) -> str:

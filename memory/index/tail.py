@@ -6,7 +6,7 @@ however long the tail is, and all that this module has to do is to keep the tail
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -32,7 +32,7 @@ ROWS_PER_STEP = 200
 # The chunks are locked first, as a deletion locks them, and nothing is waited for: the postings refer to the chunks, so
 # whoever held the vectors alone would wait for a deletion that waits for the vectors.
 TAIL = """
-SELECT v.id, v.lexical FROM memory_vectors v JOIN memory_chunks c ON c.user_hash = v.user_hash AND c.id = v.id
+SELECT v.id, v.lexical, v.labels FROM memory_vectors v JOIN memory_chunks c ON c.user_hash = v.user_hash AND c.id = v.id
 WHERE v.user_hash = %s AND NOT v.outgrown LIMIT %s
 FOR KEY SHARE OF c SKIP LOCKED FOR UPDATE OF v SKIP LOCKED
 """
@@ -87,7 +87,7 @@ def index_rows_of_tail(cursor: psycopg.Cursor[Any], user_hash: str, limit: int) 
     cursor.execute(TAIL, [user_hash, limit])
     tail = cursor.fetchall()
     insert(cursor.connection, user_hash, _postings(tail), TERMS, size=TERMS_PER_STATEMENT)
-    cursor.execute(MARK, [user_hash, [chunk_id for chunk_id, _ in tail]])
+    cursor.execute(MARK, [user_hash, [chunk_id for chunk_id, *_ in tail]])
     return len(tail)
 
 
@@ -99,8 +99,20 @@ class Posting(NamedTuple):
     weight: float
 
 
-def _postings(tail: Sequence[tuple[UUID, SparseVector | None]]) -> Iterator[Posting]:
-    for chunk_id, lexical in tail:
+def label_term(label: int) -> int:
+    """Under which term a label is posted: below 0, where no keyword is. Two may meet there: rows are asked again."""
+    return -1 - label % 2**31
+
+
+def label_postings(labels: Iterable[int]) -> dict[int, float]:
+    """The postings of a row's labels, {term: weight}: no keyword, so without any weight."""
+    return {label_term(label): 0.0 for label in labels}
+
+
+def _postings(tail: Sequence[tuple[UUID, SparseVector | None, Sequence[int]]]) -> Iterator[Posting]:
+    for chunk_id, lexical, labels in tail:
+        for term, weight in label_postings(labels).items():
+            yield Posting(term, chunk_id, weight)
         if lexical is not None:
             for term, weight in zip(lexical.indices(), lexical.values(), strict=True):
                 yield Posting(term, chunk_id, weight)

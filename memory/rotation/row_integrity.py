@@ -17,6 +17,7 @@ from memory.index.keywords import lexical_column
 from memory.index.labels import labels
 from memory.index.recipe import Recipe, recorded
 from memory.index.rows import PlainChunk
+from memory.index.tail import label_postings
 from memory.index.vectors import original_from, searchable
 from memory.rls import tenant_transaction_by_hash
 from memory.rotation.findings import (
@@ -154,7 +155,12 @@ def _inspect_keywords(user_hash: UserHash, recipe: Recipe, row: Row, chunk: Plai
     wanted = _weights(lexical_column(chunk, user_hash, recipe))
     if (row.lexical is None) != (recipe.language is None) or not _same(_weights(row.lexical), wanted):
         yield _finding(KEYWORDS, user_hash, row, "the keywords in the index are not its sealed text's")
-    if not _same(dict(zip(row.terms, row.weights, strict=True)), wanted if row.outgrown else {}):
+    # Rows of the first form may have been moved into the indexes before labels were posted, or after.
+    posting_labels = recipe.tells_presence
+    found = {term: weight for term, weight in zip(row.terms, row.weights, strict=True) if term >= 0 or posting_labels}
+    if posting_labels:
+        wanted = wanted | label_postings(labels(user_hash, chunk.metadata, recipe))
+    if not _same(found, wanted if row.outgrown else {}):
         what = "are not its sealed text's" if row.outgrown else "are there, although it is still scanned"
         yield _finding(POSTINGS, user_hash, row, f"its postings {what}")
     if sorted(row.labels or ()) != labels(user_hash, chunk.metadata, recipe):

@@ -14,6 +14,7 @@ from pgvector import SparseVector
 
 from memory.index.bm25 import DIMENSIONS, query_vector
 from memory.search.exact_scan import PINS as EXACT_PINS
+from memory.search.narrowing import few_in_scope
 from memory.search.ranking_sql import Statement, base_parameters, best_rows
 from memory.search.search_parameters import SearchParameters
 from memory.tenancy.cursors import Send, pipeline
@@ -47,25 +48,32 @@ PINS = {
 def graph_candidates(send: Send, search: SearchParameters, chunk_count: int) -> list[Any] | None:
     """The best rows of an outgrown tenant, best first; None where a scan of all its rows is the better way: while most
     are outside the indexes, and when the graph yields less than it should, since the scope leaves too few rows near
-    the query or somebody else's rows crowd them out."""
+    the query or somebody else's rows crowd them out. Of a scope that an index finds few rows in, these are taken."""
     dense = bool(search.weights.dense)
-    if search.scope.narrows and not dense:
-        return None  # without near ones, all that a term's best postings miss would be missed
     with pipeline(), planner_settings(send, PINS, around=EXACT_PINS):
         # The tail first: a row that moves into the indexes meanwhile is then found twice, and never missed.
         tail, posted = send(*_tail(search)), send(*_posted(search))
-        near = send(*nearest(search)).fetchall() if dense else []
+        few = few_in_scope(send, search) if search.scope.narrows else None
+        near = send(*nearest(search)).fetchall() if dense and few is None else []
         ((ids, *in_tail),) = tail.fetchall()
-        outside, found = set(ids or ()), {chunk_id for (chunk_id,) in near}
-        inside = max(0, chunk_count - len(outside))
-        # Of a scope it is not known how many rows it leaves; of all rows, a graph may miss some that nothing leads to.
-        enough = _depth(search) if search.scope.narrows else min(_depth(search), inside) // 2
-        if len(outside) > inside or (dense and len(found) < enough):
+        outside = set(ids or ())
+        if few is None and not _is_enough(search, len(near), len(outside), chunk_count):
             return None
         idfs = _idfs(search, dict(posted.fetchall()), in_tail, chunk_count)
-        found |= outside
-        found.update(chunk_id for (chunk_id,) in send(*holding(search, idfs)).fetchall())
-        return send(*rescored(search, idfs, found)).fetchall()
+        found = few
+        if found is None:
+            found = {chunk_id for (chunk_id,) in [*near, *send(*holding(search, idfs)).fetchall()]}
+        return send(*rescored(search, idfs, found | outside)).fetchall()
+
+
+def _is_enough(search: SearchParameters, near: int, outside: int, chunk_count: int) -> bool:
+    """Whether the graph yielded what it should."""
+    if search.scope.narrows:
+        # Not known is how many rows a scope leaves. Without near ones, what a term's best postings miss were missed.
+        return near >= _depth(search) and outside <= chunk_count - outside
+    # A graph may miss some rows that nothing leads to.
+    inside = max(0, chunk_count - outside)
+    return outside <= inside and (not search.weights.dense or near >= min(_depth(search), inside) // 2)
 
 
 def nearest(search: SearchParameters) -> Statement:

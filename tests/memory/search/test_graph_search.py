@@ -155,11 +155,14 @@ def test_deleting_a_chunk_deletes_its_terms(small_tiers, rng):
 
 
 @pytest.mark.django_db
-def test_narrow_filters_lose_nothing(small_tiers, rng):
+def test_narrow_filters_lose_nothing(small_tiers, rng, monkeypatch):
     outgrown_tenant(rng)
     vector = rng.normal(size=384)
     with tenant_transaction(ALICE):
         rare = set(MemoryVector.objects.filter(doc_id="doc-7").values_list("id", flat=True))
+    path, candidates = path_of(ALICE, vector, doc_id="doc-7")
+    assert (path, {c.id for c in candidates}) == ("graph", rare)
+    monkeypatch.setattr("memory.search.narrowing.MOST", 0)  # no index finds few enough
     path, candidates = path_of(ALICE, vector, doc_id="doc-7")
     assert (path, {c.id for c in candidates}) == ("exact", rare)
     day = timedelta(days=1)
@@ -358,6 +361,7 @@ def test_a_scan_after_the_graph_is_planned_as_any_scan(small_tiers, rng, monkeyp
         return exact_scan(asked)
 
     monkeypatch.setattr("memory.search.candidates.exact_scan", watched)
+    monkeypatch.setattr("memory.search.narrowing.MOST", 0)
     assert path_of(ALICE, rng.normal(size=384), doc_id="doc-7")[0] == "exact"
     expected = {name: EXACT_PINS.get(name, "on") for name in PINS if name.startswith("enable_")}
     assert {name: value for name, value in seen if name in expected} == expected

@@ -1,0 +1,91 @@
+"""Rows of an outgrown tenant that a narrow scope leaves, found by an index instead of a scan of all of them.
+
+A graph yields little of a narrow scope: hardly any of the rows that it leads to are in it. So the conditions that every
+row of the scope meets are looked up first, one after the other, and one that few rows meet gives them all. They are
+still compared with the whole scope where they are scored.
+
+    doc_id                the key of a document's chunks
+    metadata              postings of the rows' labels (`memory.index.tail`)
+    source, occurred_at   indexes of `memory_vectors`
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from memory.index.labels import label
+from memory.index.tail import label_term
+from memory.search.conditions import METADATA, Condition
+from memory.search.ranking_sql import Statement
+from memory.search.search_parameters import SearchParameters
+from memory.tenancy.cursors import Send
+
+# Scoring a row that was looked up takes a few microseconds: of more rows, the graph yields enough.
+MOST = 10_000
+
+_BY_DOCUMENT = "SELECT id FROM memory_chunks WHERE user_hash = %(user_hash)s AND doc_id = ANY (%(values)b::text[])"
+_BY_LABEL = "SELECT id FROM memory_terms WHERE user_hash = %(user_hash)s AND term = ANY (%(values)b::int4[])"
+_BY_SOURCE = (
+    "SELECT id FROM memory_vectors WHERE user_hash = %(user_hash)s AND outgrown AND source = ANY (%(values)b::text[])"
+)
+_BY_TIME = (
+    "SELECT id FROM memory_vectors WHERE user_hash = %(user_hash)s"
+    " AND coalesce(occurred_at, created_at) >= %(since)b::timestamptz"
+    " AND coalesce(occurred_at, created_at) <= %(until)b::timestamptz"
+)
+_EARLIEST, _LATEST = "-infinity", "infinity"
+
+
+def few_in_scope(send: Send, search: SearchParameters) -> set[UUID] | None:
+    """The ids of all rows in the indexes that may be in scope, at most MOST; None where no index tells that few."""
+    for sql, parameters in _lookups(search):
+        given = {"user_hash": search.user_hash, "most": MOST + 1, **parameters}
+        found = send(f"{sql} LIMIT %(most)s", given).fetchall()
+        if len(found) <= MOST:
+            return {chunk_id for (chunk_id,) in found}
+    return None
+
+
+def _lookups(search: SearchParameters) -> Iterator[Statement]:
+    """Statements that each find every row in scope, the ones that mostly find the fewest first."""
+    scope, conditions = search.scope, list(_required(search))
+    equal: list[tuple[str, list[Any]]] = [("doc_id", [scope.doc_id])] if scope.doc_id is not None else []
+    equal += [(f"{METADATA}{key}", [value]) for key, value in scope.metadata.items()]
+    equal += [("source", [scope.source])] if scope.source is not None else []
+    equal += [(each.name, _values(each)) for each in conditions if each.operator in ("eq", "in")]
+    yield from ((_BY_DOCUMENT, {"values": values}) for name, values in equal if name == "doc_id")
+    if search.recipe.tells_presence:
+        for name, values in equal:
+            if name.startswith(METADATA):
+                key = name.removeprefix(METADATA)
+                yield _BY_LABEL, {"values": [label_term(label(search.user_hash, key, value)) for value in values]}
+    yield from ((_BY_SOURCE, {"values": values}) for name, values in equal if name == "source")
+    since, until = _span(search, conditions)
+    if since is not None or until is not None:
+        yield _BY_TIME, {"since": since or _EARLIEST, "until": until or _LATEST}
+
+
+def _required(search: SearchParameters) -> Iterator[Condition]:
+    """The conditions of the filter that every row in scope meets."""
+    groups = [search.scope.filter] if search.scope.filter else []
+    while groups:
+        for member in groups.pop().members:
+            if isinstance(member, Condition):
+                yield member
+            elif member.operator == "AND" or (member.operator == "OR" and len(member.members) == 1):
+                groups.append(member)
+
+
+def _values(condition: Condition) -> list[Any]:
+    return list(condition.value) if condition.operator == "in" else [condition.value]
+
+
+def _span(search: SearchParameters, conditions: list[Condition]) -> tuple[datetime | None, datetime | None]:
+    """From when to when the rows in scope occurred, both inclusive."""
+    times = [(each.operator, each.value) for each in conditions if each.name == "occurred_at"]
+    since = [value for operator, value in times if operator in ("gt", "gte")]
+    until = [value for operator, value in times if operator in ("lt", "lte")]
+    since += [search.scope.occurred_after] if search.scope.occurred_after else []
+    until += [search.scope.occurred_before] if search.scope.occurred_before else []
+    return max(since, default=None), min(until, default=None)
