@@ -106,6 +106,14 @@ class QueueFull(SealedMemoryError):
     """All users together have as many unfinished operations as the service takes."""
 
 
+class TooManyExports(SealedMemoryError):
+    """This process makes as many exports as MEMORY_EXPORT_CONCURRENT allows. Try again later."""
+
+
+class ExportBrokenOff(SealedMemoryError):
+    """The database ended an export in the middle, or the export took longer than MEMORY_EXPORT_SECONDS."""
+
+
 class DatabaseMisconfigured(SealedMemoryError):
     """The live database does not protect tenants as it must. `problems` says how, one line each."""
 

@@ -11,10 +11,17 @@ from dataclasses import dataclass, field
 from django.db import connections
 
 from memory.documents.document import Document
-from memory.documents.lines import BadLine, parse_line
+from memory.documents.exported import ExportedPart, ExportMark
+from memory.documents.lines import BadLine, parse_import_line
 from memory.indexing import existing_doc_ids, index_documents
+from memory.verbs.restoring import restore_parts
 
 BATCHES_AT_ONCE = 2
+ID_TAKEN = "stored: another memory of this user has one of these ids"
+BROKE_OFF = "the export broke off before this: its last line is missing"
+
+# What is stored of a line, by the number of the line.
+Batch = dict[int, Document | ExportedPart]
 
 
 @dataclass
@@ -31,6 +38,7 @@ class ImportReport:
         self.documents += other.documents
         self.chunks += other.chunks
         self.skipped += other.skipped
+        self.bad += other.bad
 
 
 @dataclass(frozen=True)
@@ -64,49 +72,79 @@ def import_lines(
         progress(report, batch.size)
 
     with ThreadPoolExecutor(BATCHES_AT_ONCE, thread_name_prefix="import") as pool:
-        for documents, size in _batches(lines, batch_size, report):
-            doc_ids = {document.doc_id for document in documents}
+        for batch, size in _batches(lines, batch_size, report):
+            doc_ids = {document.doc_id for document in batch.values()}
             # Of the same doc_id in two batches the earlier is stored first, as within one.
-            while len(under_way) == BATCHES_AT_ONCE or any(doc_ids & batch.doc_ids for batch in under_way):
+            while len(under_way) == BATCHES_AT_ONCE or any(doc_ids & other.doc_ids for other in under_way):
                 finish_one()
-            under_way.append(_UnderWay(doc_ids, size, pool.submit(_store, user_id, documents, replace)))
+            under_way.append(_UnderWay(doc_ids, size, pool.submit(_store, user_id, batch, replace)))
         while under_way:
             finish_one()
+    report.bad.sort()
     return report
 
 
-def _batches(lines: Iterable[bytes], size: int, report: ImportReport) -> Iterator[tuple[list[Document], int]]:
-    batch: dict[str, Document] = {}
-    read = 0
+def _batches(lines: Iterable[bytes], size: int, report: ImportReport) -> Iterator[tuple[Batch, int]]:
+    batch: Batch = {}
+    doc_ids: set[str] = set()
+    read = number = 0
+    mark = ExportMark(complete=True)
     for number, line in enumerate(lines, start=1):
         read += len(line)
         if not line.strip():
             continue
         try:
-            document = parse_line(line)
+            # Embeddings that were made otherwise than this service makes them are made anew.
+            found = parse_import_line(line, with_embeddings=mark.fits)
         except BadLine as reason:
             report.bad.append((number, str(reason)))
             continue
+        if isinstance(found, ExportMark):
+            mark = found
+            continue
         # The same doc_id twice in one batch: the earlier one is stored first, then the rule for existing ones holds.
-        if len(batch) == size or document.doc_id in batch:
-            yield list(batch.values()), read
-            batch, read = {}, 0
-        batch[document.doc_id] = document
-    yield list(batch.values()), read
+        if len(batch) == size or found.doc_id in doc_ids:
+            yield batch, read
+            batch, doc_ids, read = {}, set(), 0
+        batch[number] = found
+        doc_ids.add(found.doc_id)
+    if not mark.complete:
+        report.bad.append((number + 1, BROKE_OFF))
+    yield batch, read
 
 
-def _store(user_id: str, batch: list[Document], replace: bool) -> ImportReport:
+def _store(user_id: str, batch: Batch, replace: bool) -> ImportReport:
     """Store a batch; in a thread, whose connections go back into the pool."""
-    report = ImportReport()
     try:
-        if not replace and batch:
-            known = existing_doc_ids(user_id=user_id, doc_ids=[document.doc_id for document in batch])
-            report.skipped = len(known)
-            batch = [document for document in batch if document.doc_id not in known]
-        if batch:
-            indexed = index_documents(user_id=user_id, documents=batch)
-            report.documents = len(indexed)
-            report.chunks = sum(len(document.chunk_ids) for document in indexed)
+        report = _store_documents(user_id, [each for each in batch.values() if isinstance(each, Document)], replace)
+        report.add(
+            _store_parts(user_id, {n: part for n, part in batch.items() if isinstance(part, ExportedPart)}, replace)
+        )
     finally:
         connections.close_all()
     return report
+
+
+def _store_documents(user_id: str, documents: list[Document], replace: bool) -> ImportReport:
+    report = ImportReport()
+    if not replace and documents:
+        known = existing_doc_ids(user_id=user_id, doc_ids=[document.doc_id for document in documents])
+        report.skipped = len(known)
+        documents = [document for document in documents if document.doc_id not in known]
+    if documents:
+        indexed = index_documents(user_id=user_id, documents=documents)
+        report.documents = len(indexed)
+        report.chunks = sum(len(document.chunk_ids) for document in indexed)
+    return report
+
+
+def _store_parts(user_id: str, parts: dict[int, ExportedPart], replace: bool) -> ImportReport:
+    if not parts:
+        return ImportReport()
+    restored = restore_parts(user_id=user_id, parts=list(parts.values()), replace=replace)
+    return ImportReport(
+        documents=restored.documents,
+        chunks=restored.chunks,
+        skipped=restored.skipped,
+        bad=[(number, ID_TAKEN) for number, part in parts.items() if part in restored.conflicting],
+    )

@@ -35,7 +35,7 @@ from keys import nonce_budget
 from keys.keyring import get_keyring
 from memory.exceptions import DoorOutOfOrder, SecondTenant
 from memory.security import UserHash, hmac_user, user_hashes
-from memory.tenancy.current_hash import RESET, Resolution, all_hashes, resolution, set_local
+from memory.tenancy.current_hash import RESET, Resolution, all_hashes, in_a_snapshot, resolution, set_local
 from memory.tenancy.cursors import sending
 from memory.tenancy.open_doors import (
     Door,
@@ -57,6 +57,7 @@ __all__ = [
     "hmac_user",
     "open_user_hash",
     "set_rls_context",
+    "tenant_snapshot",
     "tenant_transaction",
     "tenant_transaction_by_hash",
 ]
@@ -100,6 +101,22 @@ def tenant_transaction_by_hash(user_hash: str, *, using: str = DEFAULT_DB_ALIAS)
     with _door(connections[using], (known,)) as door:
         if not door.user_hash.hmac_key_id:
             door.user_hash.hmac_key_id = _hmac_key_id(connections[using], door.user_hash)
+        yield door.user_hash
+
+
+@contextmanager
+def tenant_snapshot(user_id: str, *, seconds: float, using: str = DEFAULT_DB_ALIAS) -> Iterator[UserHash]:
+    """A door in which nothing changes: all statements read one snapshot, none writes, and no writer waits for it.
+
+    The server ends it, and the connection, `seconds` after its begin. Not inside another transaction. Raises
+    InvalidUserId, SecondTenant, TransactionManagementError.
+    """
+    connection = connections[using]
+    if connection.in_atomic_block:
+        raise transaction.TransactionManagementError("A snapshot begins with a transaction of its own.")
+    candidates = user_hashes(user_id)
+    with _door(connection, candidates, steps=in_a_snapshot(candidates, seconds=seconds)) as door:
+        door.user_id = user_id
         yield door.user_hash
 
 

@@ -32,6 +32,7 @@ from memory.exceptions import (
     NoEmbedding,
     OperationNotFound,
     QueueFull,
+    TooManyExports,
     TooManyOperations,
 )
 from project.content_security import ADMIN_PREFIX
@@ -140,6 +141,8 @@ def _domain_problem(exc: Exception) -> HttpResponse | None:
             return problem(503, str(exc), headers={"Retry-After": str(RETRY_SECONDS)})
         case ChangedMeanwhile():
             return problem(409)
+        case TooManyExports():
+            return problem(503, "Too many exports are under way.", headers={"Retry-After": str(RETRY_SECONDS)})
         case InvalidDocument():
             status = 413 if isinstance(exc, DocumentTooLarge) else 400
             return problem(status, INVALID, errors=[(exc.field, exc.message)])

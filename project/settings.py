@@ -171,6 +171,10 @@ MEMORY_OPERATIONS_PER_USER = env.int("MEMORY_OPERATIONS_PER_USER", default=20)
 MEMORY_OPERATIONS_TOTAL = env.int("MEMORY_OPERATIONS_TOTAL", default=1_000)
 MEMORY_OPERATION_KEEP_HOURS = env.int("MEMORY_OPERATION_KEEP_HOURS", default=24)
 MEMORY_WORK_IN_SERVER = env.bool("MEMORY_WORK_IN_SERVER", default=True)
+# Exports of one process at a time, and seconds after which the server ends one (0: never): a client that reads slowly
+# holds a thread, a connection and a snapshot.
+MEMORY_EXPORT_CONCURRENT = env.int("MEMORY_EXPORT_CONCURRENT", default=2)
+MEMORY_EXPORT_SECONDS = env.float("MEMORY_EXPORT_SECONDS", default=600.0)
 # Requests per identity, `number/period` with period s, min, h or d. Empty switches a limit off.
 MEMORY_THROTTLE_INDEX = env.str("MEMORY_THROTTLE_INDEX", default="600/min")
 MEMORY_THROTTLE_QUERY = env.str("MEMORY_THROTTLE_QUERY", default="1200/min")

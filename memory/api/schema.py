@@ -41,7 +41,7 @@ CONFLICT = {409: "Others kept changing this meanwhile."}
 
 
 def answers(
-    status: int, output: Any, description: str = "", *, missing: bool = False, conflict: bool = False
+    status: int | tuple[int, str], output: Any, description: str = "", *, missing: bool = False, conflict: bool = False
 ) -> dict[Any, Any]:
     """The `responses` of an operation: its own answer, and the problems any operation may answer with."""
     problems = {**PROBLEMS, **(NOT_FOUND if missing else {}), **(CONFLICT if conflict else {})}

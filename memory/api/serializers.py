@@ -117,6 +117,27 @@ class DocumentPageInput(StrictSerializer):
     limit = serializers.IntegerField(min_value=1, max_value=MAX_PAGE, default=DEFAULT_PAGE)
 
 
+@extend_schema_field({"type": "boolean"})
+class QueryBoolean(serializers.Field[bool, Any, Any, Any]):
+    """true or false in a query string, and nothing else."""
+
+    default_error_messages = {"invalid": "This must be true or false."}
+
+    def to_internal_value(self, data: Any) -> bool:
+        if data not in ("true", "false"):
+            self.fail("invalid")
+        return bool(data == "true")
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class ExportInput(StrictSerializer):
+    """Query parameters of an export."""
+
+    embeddings = QueryBoolean(default=False, help_text="With the embeddings, so that an import need not make them.")
+
+
 class IdsInput(StrictSerializer):
     ids = BoundedList(child=ExactId(), limit="MEMORY_MAX_BATCH", help_text="Up to MEMORY_MAX_BATCH of them.")
 

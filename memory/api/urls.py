@@ -8,6 +8,7 @@ from memory.api.views import (
     BatchDeleteView,
     BatchGetView,
     DocumentView,
+    ExportView,
     IndexView,
     MemoriesView,
     MemoryView,
@@ -31,5 +32,6 @@ urlpatterns = [
     path("memories/delete", BatchDeleteView.as_view(), name="memories-delete"),
     path("memories/<uuid:chunk_id>", MemoryView.as_view(), name="memory"),
     path("operations/<uuid:operation_id>", OperationView.as_view(), name="operation"),
+    path("export", ExportView.as_view(), name="export"),
     path("documents/<anytext:doc_id>", DocumentView.as_view(), name="document"),
 ]

@@ -2,14 +2,17 @@
 
 from uuid import UUID
 
-from django.http import Http404
+from django.http import Http404, StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from memory.api.base_view import MemoryAPIView, parameters_of, valid
 from memory.api.operation_views import ACCEPTED, PREFER, WaitInput, accepted, prefers_no_wait
 from memory.api.parsers import MergePatchParser, StrictJSONParser
+from memory.api.renderers import NDJSON, NDJSONRenderer
 from memory.api.schema import answers
 from memory.api.serializers import (
     ChunkOutput,
@@ -18,6 +21,7 @@ from memory.api.serializers import (
     DocumentPageInput,
     DocumentPageOutput,
     ErasureOutput,
+    ExportInput,
     FoundOutput,
     IdsInput,
     IndexOutput,
@@ -40,11 +44,18 @@ from memory.indexing import index_documents
 from memory.listing import get_chunk, get_chunks, list_chunks, read_document
 from memory.rls import current_user_id
 from memory.search.retrieval import query_memories
+from memory.verbs.exporting import Export
 from memory.verbs.patching import patch_chunk, patch_document
 
 ERASURE_NOTE = (
     "Counted in the live tables. The write-ahead log, dead tuples and backups still hold the sealed rows until vacuum "
     "has run and they have expired."
+)
+
+EXPORT_NOTE = (
+    "A first line about the export, then a line for each document (several for a long one), and a last line with "
+    '`"complete": true`, the counts, and how many memories were left out because their seal did not open. An export '
+    "without its last line broke off."
 )
 
 
@@ -99,6 +110,22 @@ class MemoriesView(MemoryAPIView):
         receipt = erase_user(user_id=current_user_id())
         body = {"deleted": receipt.deleted, "remaining": receipt.remaining, "note": ERASURE_NOTE}
         return Response(ErasureOutput(body).data)
+
+
+class ExportView(MemoryAPIView):
+    renderer_classes = [NDJSONRenderer, JSONRenderer]
+
+    @extend_schema(
+        operation_id="export_memories",
+        summary="Export everything of mine",
+        parameters=[ExportInput],
+        responses=answers((200, NDJSON), OpenApiTypes.STR, EXPORT_NOTE),
+    )
+    def get(self, request: Request) -> StreamingHttpResponse:
+        """All memories as of one moment, as newline-delimited JSON that `manage.py import_memories` takes back."""
+        lines = Export(user_id=current_user_id(), **parameters_of(ExportInput, request))
+        headers = {"Content-Disposition": 'attachment; filename="memories.ndjson"', "Cache-Control": "no-store"}
+        return StreamingHttpResponse(lines, content_type=NDJSON, headers=headers)
 
 
 class BatchGetView(MemoryAPIView):

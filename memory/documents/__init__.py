@@ -6,6 +6,7 @@
     fields       fields that take exactly what they say
     shape        the JSON of one document or of many, and the documents it stands for
     lines        a document on a line of JSON
+    exported     stored chunks on lines of JSON, written and read
     merge_patch  JSON Merge Patch (RFC 7396)
     patches      changes to what is stored, and the JSON that clients send for them
 

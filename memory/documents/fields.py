@@ -215,11 +215,11 @@ class MetadataFilter(Metadata):
 
 
 class BoundedList(serializers.ListField):
-    """A list that is counted before its members are looked at. `limit` is the name of a setting."""
+    """A list that is counted before its members are looked at. `limit` is a number, or the name of a setting."""
 
     default_error_messages = {"too_large": "This has more than {limit} members."}
 
-    def __init__(self, *, limit: str, **kwargs: Any) -> None:
+    def __init__(self, *, limit: int | str, **kwargs: Any) -> None:
         self.limit = limit
         super().__init__(allow_empty=False, **kwargs)
 

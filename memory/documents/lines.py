@@ -5,14 +5,18 @@ As `POST memories/index` takes it, with a `doc_id`:
     {"doc_id": "a", "text": "…", "source": "notes", "metadata": {}}
 
 or as a BEIR corpus has it, `{"_id": "a", "title": "…", "text": "…"}`. A title that is too long for one, and that of a
-document without text, goes into the text.
+document without text, goes into the text. An import also takes the lines of an export
+(`memory.documents.exported`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rest_framework.exceptions import ValidationError
 
 from memory.documents.document import Document
+from memory.documents.exported import ExportedPart, ExportMark, mark_from, part_from
 from memory.documents.shape import MAX_TITLE_BYTES, documents_from
 from memory.documents.strict_json import strict_json
 from memory.exceptions import InvalidDocument, InvalidJSON
@@ -24,18 +28,43 @@ class BadLine(ValueError):
 
 def parse_line(line: bytes) -> Document:
     """The document on a line. Raises BadLine."""
+    with _findings_as_bad_lines():
+        return _document(_object(line))
+
+
+def parse_import_line(line: bytes, *, with_embeddings: bool = True) -> Document | ExportedPart | ExportMark:
+    """As `parse_line`, or what a line of an export holds, on demand without its embeddings."""
+    with _findings_as_bad_lines():
+        value = _object(line)
+        if "export" in value:
+            return mark_from(value)
+        if "stored" in value:
+            return part_from(value, with_embeddings=with_embeddings)
+        return _document(value)
+
+
+@contextmanager
+def _findings_as_bad_lines() -> Iterator[None]:
     try:
-        value = strict_json(line)
-        if not isinstance(value, dict):
-            raise BadLine("is no JSON object")
-        fields = _from_beir(value) if "_id" in value else value
-        if "doc_id" not in fields:
-            raise BadLine("doc_id: is missing")
-        (document,) = documents_from(fields)
+        yield
     except ValidationError as error:
         raise BadLine(_first_finding(error.detail)) from None
     except (InvalidDocument, InvalidJSON) as error:
         raise BadLine(str(error)) from None
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    value = strict_json(line)
+    if not isinstance(value, dict):
+        raise BadLine("is no JSON object")
+    return value
+
+
+def _document(value: dict[str, Any]) -> Document:
+    fields = _from_beir(value) if "_id" in value else value
+    if "doc_id" not in fields:
+        raise BadLine("doc_id: is missing")
+    (document,) = documents_from(fields)
     return document
 
 

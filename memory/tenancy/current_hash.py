@@ -62,6 +62,25 @@ def all_hashes(candidates: Sequence[UserHash], *, exclusive: bool, lock_timeout_
     return candidates[0]
 
 
+def in_a_snapshot(candidates: Sequence[UserHash], *, seconds: float) -> Resolution:
+    """Begin a snapshot that can only be read and ends after `seconds` (0: never), and name the hash that the user has
+    in it.
+
+    No lock is taken: in a snapshot a user has one hash, whatever becomes of it meanwhile, so neither a move nor an
+    erasure of the user waits.
+    """
+    yield (
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
+        f" SET LOCAL transaction_timeout = {int(1000 * seconds)}"
+    )
+    if len(candidates) > 1:
+        for candidate in candidates:
+            if (yield f"{set_local(candidate)}; SELECT 1 FROM tenants WHERE user_hash = '{candidate}'"):  # noqa: S608
+                return candidate
+    yield set_local(candidates[0])
+    return candidates[0]
+
+
 def user_lock_sql(candidates: Iterable[str], *, exclusive: bool) -> str:
     """SQL that waits for the user's lock and holds it until the transaction ends."""
     function = "pg_advisory_xact_lock" if exclusive else "pg_advisory_xact_lock_shared"

@@ -23,6 +23,7 @@ def test_description_is_valid_openapi_without_a_warning_and_tells_of_every_verb(
         ("/api/v1/memories", "delete"),
         ("/api/v1/memories/index", "post"),
         ("/api/v1/memories/query", "post"),
+        ("/api/v1/export", "get"),
         ("/api/v1/memories/get", "post"),
         ("/api/v1/memories/delete", "post"),
         ("/api/v1/memories/{chunk_id}", "get"),
