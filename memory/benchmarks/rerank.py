@@ -1,7 +1,8 @@
 """Measures the reranker against a plain `CrossEncoder.predict` per request, on the same weights in the same run.
 
 Three measurements: one client at four passage lengths; 16 clients at once; a stream of ten times the requests that 16
-clients were served. Plain and ours take turns, so that other load on the machine hits both.
+clients were served. Plain and ours take turns, so that other load on the machine hits both; and with them, one client
+alone, the model of RERANK_FALLBACK_MODEL where there is one.
 """
 
 import asyncio
@@ -21,8 +22,10 @@ from django.test import override_settings
 
 from memory.benchmarks.report import Report, Row, Target, at_least, at_most, less_than
 from memory.benchmarks.timing import latencies, percentile
-from rerank import flag, rerank_now, rerank_with_reason, runtime
+from rerank import config, flag, rerank_now, rerank_with_reason, runtime
+from rerank.backends.onnx_backend import OnnxBackend
 from rerank.outcomes import Reranking, SkipReason
+from rerank.weights.exported import verify_exported
 from rerank.weights.files import locate
 
 CANDIDATES = 24
@@ -35,8 +38,12 @@ NO_HURRY_MS = 60_000
 TURNED_AWAY = (SkipReason.PREDICTED_LATE, SkipReason.QUEUE_FULL)
 # p95 of 24 candidates of about 120 tokens, in ms, by kind of device.
 P95_MS = {"cpu": 80.0, "cuda": 12.0}
+# The same of the fallback model, by tokens a passage; and the seconds in which it loads.
+FALLBACK_P95_MS = {60: 150.0, 120: 150.0}
+FALLBACK_LOAD_SECONDS = 2.0
 
 Query = tuple[str, list[str]]
+Scorer = tuple[str, Callable[..., object]]
 
 
 def measure_rerank(*, queries: int, overload_seconds: float) -> Report:
@@ -49,11 +56,13 @@ def measure_rerank(*, queries: int, overload_seconds: float) -> Report:
             what = f"{engine.backend.name} {engine.backend.dtype} on {device}"
             report.results.append({"step": "cold load", "seconds": runtime.current().load_seconds, "device": what})
             plain = _Plain(device)
+            fallback = _fallback_scorer(report)
             for tokens in LENGTHS:
-                rows = _measure_latency(plain, tokens, queries)
-                report.results += rows
+                plain_row, row, *others = _measure_latency([*_scorers(plain), *fallback], tokens, queries)
+                report.results += [plain_row, row, *others]
                 if tokens == SERVED_LENGTH:
-                    report.targets += _latency_targets(*rows, limit=P95_MS[device.partition(":")[0]])
+                    report.targets += _latency_targets(plain_row, row, limit=P95_MS[device.partition(":")[0]])
+                report.targets += [_fallback_target(other) for other in others if tokens in FALLBACK_P95_MS]
             rows = _measure_throughput(plain, queries)
         report.results += rows
         plain_rate, rate = (row["queries_per_min"] / 60 for row in rows)
@@ -72,8 +81,6 @@ class _Plain:
     def __init__(self, device: str) -> None:
         from sentence_transformers import CrossEncoder
 
-        from rerank import config
-
         directory = str(locate(config.model_choice()))
         self._encoder = CrossEncoder(directory, device=device, max_length=settings.RERANK_MAX_TOKENS)
         self._lock = threading.Lock()
@@ -90,22 +97,41 @@ def rerank_patiently(query: str, passages: Sequence[str]) -> None:
         raise RuntimeError(f"The benchmark was not reranked: {reranking.skip_reason}")
 
 
-def _measure_latency(plain: _Plain, tokens: int, queries: int) -> list[Row]:
-    """The rows of plain and ours, query by query in turns."""
+def _measure_latency(scorers: Sequence[Scorer], tokens: int, queries: int) -> list[Row]:
+    """A row for each scorer, query by query in turns."""
     work = make_queries(tokens, queries)
-    for call in (plain, rerank_patiently):  # warm at this length
+    for _, call in scorers:  # warm at this length
         call(*work[0])
-    times: dict[Callable[..., None], list[float]] = {plain: [], rerank_patiently: []}
+    times: dict[str, list[float]] = {name: [] for name, _ in scorers}
     for query, passages in work:
-        for call, seconds in times.items():
+        for name, call in scorers:
             started = time.perf_counter()
             call(query, passages)
-            seconds.append(time.perf_counter() - started)
-    return [{"scorer": name, "tokens": tokens, **latency_columns(times[call])} for name, call in _scorers(plain)]
+            times[name].append(time.perf_counter() - started)
+    return [{"scorer": name, "tokens": tokens, **latency_columns(seconds)} for name, seconds in times.items()]
 
 
-def _scorers(plain: _Plain) -> list[tuple[str, Callable[..., None]]]:
+def _scorers(plain: _Plain) -> list[Scorer]:
     return [("plain", plain), ("ours", rerank_patiently)]
+
+
+def _fallback_scorer(report: Report) -> list[Scorer]:
+    """RERANK_FALLBACK_MODEL without engine or deadline, where there is one; how long it took to load is reported."""
+    directory = config.fallback_directory()
+    if directory is None or not directory.is_dir():
+        return []
+    started = time.perf_counter()
+    backend = OnnxBackend(verify_exported(directory), config.token_limits(), settings.RERANK_THREADS)
+    seconds, name = time.perf_counter() - started, backend.model.name
+    what = f"{name}: {backend.name} {backend.dtype} on {backend.device}"
+    report.results.append({"step": "cold load", "seconds": seconds, "device": what})
+    report.targets.append(less_than(f"seconds to load {name}", seconds, FALLBACK_LOAD_SECONDS, "s"))
+    return [(name, lambda query, passages: backend.predict([(query, passage) for passage in passages]))]
+
+
+def _fallback_target(row: Row) -> Target:
+    name = f"p95 of 24 candidates of ~{row['tokens']} tokens by {row['scorer']}"
+    return less_than(name, row["p95_ms"], FALLBACK_P95_MS[row["tokens"]], "ms")
 
 
 def latency_columns(seconds: Sequence[float]) -> dict[str, float]:

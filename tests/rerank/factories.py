@@ -1,15 +1,23 @@
 """Backends that misbehave to order, and engines around them."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from inference.bert_graph import cross_encoder_graph
 from inference.engine.breaker import CircuitBreaker, Policy
 from inference.engine.engine import Engine
 from inference.engine.jobs import Encoded
 from rerank import runtime, scoring
 from rerank.backends import Backend, ServedModel
+from rerank.weights.exported import GRAPH
+from rerank.weights.files import CONFIG, TOKENIZER, ModelChoice, ModelFiles, load_weights, verify
+from rerank.weights.modules import sha256_of
+from rerank.weights.random_model import TINYBERT, write_random_model
 
 Forward = Callable[[Sequence[Encoded]], object]
 
@@ -74,3 +82,25 @@ def serve_with(backend: FakeBackend, **options: object) -> Engine[Backend]:
 def passages(count: int, *, prefix: str = "p") -> list[str]:
     """Texts whose scores rise with their place, so that a reranked order is the reverse."""
     return [f"{prefix} {number} ={number}" for number in range(count)]
+
+
+def write_small_model(directory: Path) -> ModelFiles:
+    """A cross-encoder of one narrow layer with random weights, as the hub would have it."""
+    small = TINYBERT | {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}
+    write_random_model(directory, config=small, scale=0.5)
+    return verify(directory, ModelChoice(str(directory), "", "", allow_download=False))
+
+
+def export_model(original: ModelFiles, directory: Path) -> Path:
+    """The same as one ONNX file, called "tiny", in a folder as RERANK_FALLBACK_MODEL wants it."""
+    directory.mkdir()
+    (directory / TOKENIZER).write_bytes((original.directory / TOKENIZER).read_bytes())
+    (directory / GRAPH).write_bytes(cross_encoder_graph(original.config, load_weights(original.directory)))
+    write_export_config(directory)
+    return directory
+
+
+def write_export_config(directory: Path, **changes: Any) -> None:
+    described = {"name": "tiny", "fusion": "weighted", "weight": 0.1, "max_length": 128}
+    described["sha256"] = sha256_of(directory / GRAPH)
+    (directory / CONFIG).write_text(json.dumps(described | changes))

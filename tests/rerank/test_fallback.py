@@ -1,6 +1,5 @@
 """The model that is served while the specified one is not at hand."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,48 +9,26 @@ import pytest
 from onnx import TensorProto, helper
 from pytest_django import Settings
 
-from inference.bert_graph import cross_encoder_graph
 from rerank import SkipReason, config, health, metrics, rerank_now, runtime
 from rerank.backends.onnx_backend import OnnxBackend
 from rerank.backends.pair_tokenizer import Limits
 from rerank.outcomes import ModelUnavailable, Reranker
 from rerank.weights import exported
 from rerank.weights.exported import verify_exported
-from rerank.weights.files import ModelChoice, ModelFiles, load_weights, verify
-from rerank.weights.modules import sha256_of
-from rerank.weights.random_model import TINYBERT, write_random_model
+from rerank.weights.files import ModelFiles
+from tests.rerank.factories import export_model, write_export_config, write_small_model
 
-SMALL = TINYBERT | {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}
 PASSAGES = ["Paris is the capital of France.", "Bananas are yellow.", "", "The night train leaves at ten."]
-
-
-def write_config(directory: Path, **changes: Any) -> None:
-    described = {
-        "name": "tiny",
-        "fusion": "weighted",
-        "weight": 0.1,
-        "max_length": 128,
-        "sha256": sha256_of(directory / exported.GRAPH),
-    }
-    (directory / "config.json").write_text(json.dumps(described | changes))
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
-    """A tiny random cross-encoder as the hub would have it."""
-    directory = write_random_model(tmp_path_factory.mktemp("original"), config=SMALL, scale=0.5)
-    return verify(directory, ModelChoice(str(directory), "", "", allow_download=False))
+    return write_small_model(tmp_path_factory.mktemp("original"))
 
 
 @pytest.fixture
 def bundle(original: ModelFiles, tmp_path: Path) -> Path:
-    """The same, exported."""
-    directory = tmp_path / "bundle"
-    directory.mkdir()
-    (directory / "tokenizer.json").write_bytes((original.directory / "tokenizer.json").read_bytes())
-    (directory / exported.GRAPH).write_bytes(cross_encoder_graph(original.config, load_weights(original.directory)))
-    write_config(directory)
-    return directory
+    return export_model(original, tmp_path / "bundle")
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +98,7 @@ def test_a_graph_of_another_hash_is_not_served(bundle: Path) -> None:
     ],
 )
 def test_a_config_that_is_not_understood_is_named(bundle: Path, changes: dict[str, Any], message: str) -> None:
-    write_config(bundle, **changes)
+    write_export_config(bundle, **changes)
     with pytest.raises(ModelUnavailable, match=message):
         verify_exported(bundle)
 
@@ -134,7 +111,7 @@ def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
 
 
 def test_it_reads_no_more_than_its_length(bundle: Path) -> None:
-    write_config(bundle, max_length=16, query_tokens=4)
+    write_export_config(bundle, max_length=16, query_tokens=4)
     backend = OnnxBackend(verify_exported(bundle), Limits())
     (pair,) = backend.encode("one two three four five six seven", ["many words " * 100])
     assert pair.tokens == 16
@@ -160,7 +137,7 @@ def test_a_graph_with_the_inputs_of_an_exporter_is_fed_them(bundle: Path) -> Non
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, bundle / exported.GRAPH)
-    write_config(bundle)
+    write_export_config(bundle, pad_token_id=5)
     backend = OnnxBackend(verify_exported(bundle), Limits())
     pairs = [("q", "short"), ("q", "a rather longer passage")]
     sums = [float(backend.encode(query, [text])[0].payload[0].sum()) for query, text in pairs]
