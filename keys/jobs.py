@@ -1,5 +1,6 @@
 """Records when maintenance jobs last ended, for the metrics and for an operator who asks whether they still run."""
 
+from datetime import timedelta
 from enum import StrEnum
 
 from django.db.models.functions import Now
@@ -13,6 +14,11 @@ class Job(StrEnum):
     VERIFY = "verify"
     BACKUP = "backup"
     PURGE = "purge"
+
+
+def ended_within(job: Job, age: timedelta) -> bool:
+    """Whether the job has ended, anywhere, since `age` ago."""
+    return JobRecord.objects.filter(name=job, finished_at__gt=Now() - age).exists()
 
 
 def record(job: Job, *, succeeded: bool = True) -> None:

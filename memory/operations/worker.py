@@ -1,7 +1,8 @@
 """Workers: a thread in each serving process, unless MEMORY_WORK_IN_SERVER is off, or `manage.py work`.
 
 A worker looks every few seconds for users whose calls wait, and at once when its own process has accepted one. On
-SIGTERM it hands its call back at the next portion of chunks, and others take it.
+SIGTERM it hands its call back at the next portion of chunks, and others take it. It also deletes what nobody can read
+any more: finished calls after their time, and once an hour, in one process or another, memories that have expired.
 """
 
 import atexit
@@ -10,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -18,14 +20,18 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.db import connections
 
+from keys import jobs
+from keys.jobs import Job
 from memory import metrics
 from memory.operations import due, execution, queue
 from memory.operations.queue import Operation
+from memory.verbs.expiry import purge_expired
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_SECONDS = 5.0
 PURGE_EVERY_SECONDS = 60.0
+PURGE_EXPIRED_EVERY = timedelta(hours=1)
 # How long a process that ends waits for its thread to hand its call back: within gunicorn's graceful timeout.
 END_SECONDS = 20.0
 CANNOT_WORK = (DatabaseError, psycopg.Error, ImproperlyConfigured)
@@ -66,6 +72,8 @@ class Worker:
         try:
             self._purge_now_and_then()
             return sum(self._serve(user_hash) for user_hash in due.due_users(after=self._served_last))
+        except execution.Stopping:
+            return 0
         except CANNOT_WORK as away:
             logger.warning("no work is done", extra={"reason": type(away).__name__})
             return 0
@@ -93,11 +101,20 @@ class Worker:
 
     def _purge_now_and_then(self) -> None:
         now = time.monotonic()
-        if now - self._purged_at >= PURGE_EVERY_SECONDS:
-            self._purged_at = now
-            if purged := queue.purge():
-                metrics.OPERATIONS_PURGED.inc(purged)
-                logger.info("finished operations purged", extra={"operations": purged})
+        if now - self._purged_at < PURGE_EVERY_SECONDS:
+            return
+        self._purged_at = now
+        if purged := queue.purge():
+            metrics.OPERATIONS_PURGED.inc(purged)
+            logger.info("finished operations purged", extra={"operations": purged})
+        # What has expired is no answer since then: it is enough that one process deletes it now and then.
+        if not jobs.ended_within(Job.PURGE, PURGE_EXPIRED_EVERY):
+            purge_expired(progress=self._go_on)
+            jobs.record(Job.PURGE)
+
+    def _go_on(self, chunks: int) -> None:
+        if self._stopping.is_set():
+            raise execution.Stopping
 
 
 # --- The thread of a serving process ---------------------------------------------------------------------------------

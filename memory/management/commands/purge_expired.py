@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from tqdm import tqdm
 
+from keys.jobs import Job, record
 from memory.verbs.expiry import purge_expired
 
 
@@ -22,6 +23,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         with tqdm(desc="purge", unit=" chunks", disable=None, mininterval=0.5) as bar:
             purged = purge_expired(progress=bar.update)
+        record(Job.PURGE)
         if options["json"]:
             counts = {"tenants": purged.tenants, "deleted": dict(purged.deleted), "remaining": purged.remaining}
             self.stdout.write(json.dumps(counts))

@@ -16,13 +16,14 @@ from prometheus_client import REGISTRY
 from pytest_django import Settings
 
 from keys import heartbeat
+from keys.models import JobRecord
 from memory.access.identity import person_user_id
-from memory.models import MemoryOperation
+from memory.models import MemoryChunk, MemoryOperation
 from memory.operations import due, worker
 from memory.operations.worker import Worker, begin_working, end_working, submit
 from memory.rls import tenant_transaction
 from tests.children import child_environment
-from tests.factories import ALICE, API, make_token, make_user
+from tests.factories import ALICE, API, make_token, make_user, remember
 from tests.memory.operations.queued import body, forget_the_total, observed, operation, queue_call, stored
 from tests.memory.waiting import in_thread
 from tests.serving import serving
@@ -113,6 +114,23 @@ def test_without_a_census_no_work_is_done_and_the_worker_lives(monkeypatch: pyte
         patched.setattr(due, "due_users", refuses)
         assert Worker().run_due() == 0
     assert Worker().run_due() == 1
+
+
+def test_a_worker_purges_what_has_expired_once_an_hour_whichever_it_is() -> None:
+    def expired() -> None:
+        remember(ALICE, "doc", "one")
+        with tenant_transaction(ALICE):
+            MemoryChunk.objects.update(expires_at="2000-01-01T00:00:00Z")
+
+    expired()
+    Worker().run_due()
+    assert stored() == []
+    expired()
+    Worker().run_due()
+    assert len(stored()) == 1
+    JobRecord.objects.update(finished_at="2000-01-01T00:00:00Z")
+    Worker().run_due()
+    assert stored() == []
 
 
 def test_the_command_works_the_queue_off_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
