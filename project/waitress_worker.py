@@ -5,7 +5,8 @@ connection; a request goes to one of WEB_THREADS threads when its last byte is t
 client that reads slowly. So thousands of half-sent requests cost memory and no thread.
 
 On SIGTERM `/readyz` turns 503 and the worker serves on for DRAIN_SECONDS, so that a load balancer notices. Then it
-accepts no more connections, finishes open requests, and ends.
+accepts no more connections, finishes open requests, and ends. A request that still waits for the embedding model
+shortly before its time is up is answered with 503.
 """
 
 import os
@@ -25,6 +26,8 @@ from project import draining
 
 LOOP_SECONDS = 1.0
 """The longest pause between two looks at deadlines and signals."""
+HAND_BACK_SECONDS = 25.0
+"""Of the 30 that open requests have: then those that still wait for the embedding model are told 503, not cut off."""
 MAX_CONNECTIONS = 4_000
 SPARE_FILES = 200
 """File descriptors kept for other than clients: database, models, request bodies on disk."""
@@ -107,7 +110,14 @@ class WaitressWorker(Worker):
             wasyncore.dispatcher.close(door)  # its trigger stays: threads still wake the loop
         # The connections accepted last have sent no request yet.
         self._serve_until(LOOP_SECONDS, lambda: any(not channel.has_asked for channel in self._channels()))
-        self._serve_while(lambda: any(channel.is_busy() for channel in self._channels()))
+        from memory.index import embedding_runtime  # not in gunicorn's parent process, which loads this module
+
+        self._serve_until(HAND_BACK_SECONDS, self._is_busy)
+        embedding_runtime.hand_back()
+        self._serve_while(self._is_busy)
+
+    def _is_busy(self) -> bool:
+        return any(channel.is_busy() for channel in self._channels())
 
     def _serve_until(self, seconds: float, condition: Callable[[], bool] = lambda: True) -> None:
         until = time.monotonic() + seconds

@@ -212,6 +212,13 @@ def _forget_model(*, setting: str, **kwargs: Any) -> None:
         reset()
 
 
+def hand_back() -> None:
+    """Refuse what waits for the model, and whatever comes: this process ends, and who asked may ask another."""
+    engine = current().engine
+    if engine is not None:
+        engine.refuse_all()
+
+
 # --- Readiness -------------------------------------------------------------------------------------------------------
 
 

@@ -14,8 +14,8 @@ from memory.exceptions import EmbeddingModelUnavailable
 from memory.index.embedders import Kind, clean, prompt_of, unit_rows
 from memory.index.embedders.model_folder import ModelFolder
 
-# Padded tokens of one forward of passages. With the bundled model that is 30 to 40 ms of processor time
-# (`benchmark_embedding` prints it), so a question that comes in meanwhile shares the processor with no more than that.
+# Padded tokens of one forward of passages. With the bundled model that is 30 to 40 ms of processor time on a quiet
+# machine (`benchmark_index --model` prints it); a question that comes in meanwhile shares the processor with no more.
 SLICE_TOKENS = 256
 
 

@@ -1,4 +1,4 @@
-"""`manage.py benchmark_index`: the write path beside the same rows written plainly, and bulk work."""
+"""`manage.py benchmark_index`: the write path beside the same rows written plainly, bulk work, and the model alone."""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from memory.benchmarks.command import BenchmarkCommand
+from memory.benchmarks.embedding import measure_embedding
 from memory.benchmarks.index import Load, measure_index
 from memory.benchmarks.ingestion import measure_import, measure_reindex
 from memory.benchmarks.report import Report
@@ -15,7 +16,7 @@ from memory.benchmarks.report import Report
 class Command(BenchmarkCommand):
     help = (
         "Measure rows per second of the write path, embeddings given, beside the same rows written plainly; or an"
-        " import beside the embedding model alone; or a writer beside a reindex."
+        " import beside the embedding model alone; or a writer beside a reindex; or the embedding model by itself."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -28,8 +29,17 @@ class Command(BenchmarkCommand):
         parser.add_argument("--import-file", type=Path, metavar="FILE", help="measure an import of JSON lines instead")
         parser.add_argument("--limit", type=int, metavar="N", help="of --import-file, the first N documents")
         parser.add_argument("--reindex", type=int, metavar="ROWS", help="measure a reindex of a tenant instead")
+        parser.add_argument(
+            "--model",
+            action="store_true",
+            help="measure instead what the write path leaves out: the embedding model, beside sentence-transformers",
+        )
+        parser.add_argument("--questions", type=int, default=200, help="with --model: questions to time")
+        parser.add_argument("--slices", type=int, default=40, help="with --model: slices of each kind to time")
 
     def measure(self, **options: Any) -> Report:
+        if options["model"]:
+            return measure_embedding(questions=max(1, options["questions"]), slices=max(1, options["slices"]))
         if path := options["import_file"]:
             try:
                 return measure_import(path, limit=options["limit"], verbosity=options["verbosity"])

@@ -143,6 +143,19 @@ def test_a_question_whose_model_hangs_is_given_up_in_time_and_the_next_at_once(s
     gate.opened.set()
 
 
+def test_a_process_that_ends_hands_a_long_document_back() -> None:
+    gate = Gate()
+    serve(FakeEmbedder(lambda texts: gate(())))  # type: ignore[arg-type]
+    with ThreadPoolExecutor(1) as pool:
+        large = pool.submit(embed_passages, ["a text"] * 100)
+        assert gate.entered.wait(10)
+        embedding_runtime.hand_back()
+        gate.opened.set()
+        assert reason_of(large.result) is NoEmbedding.ERROR
+    assert reason_of(lambda: embed_query("where?")) is NoEmbedding.ERROR
+    assert embedding.backlog.items == 0
+
+
 @pytest.mark.parametrize(
     "wrong",
     [np.full((1, DIM), np.nan), np.zeros((1, DIM - 1)), np.zeros((2, DIM)), np.zeros(DIM)],
