@@ -30,6 +30,7 @@ from rerank.ordering import FUSIONS
 
 MAX_TOP_K = 100
 DEFAULT_TOP_K = 10
+MAX_CONTEXT = 10
 MAX_PAGE = 100
 DEFAULT_PAGE = 50
 
@@ -70,6 +71,9 @@ class QueryInput(StrictSerializer):
     embedding = Embedding(required=False, help_text="Of `query`; the service embeds it when left out.")
     explain = ExactBoolean(default=False, help_text="Add the parts of each score.")
     rerank = ExactBoolean(default=True, help_text="Let the cross-encoder reorder what was found.")
+    context = ExactInteger(  # type: ignore[assignment]
+        min_value=0, max_value=MAX_CONTEXT, default=0, help_text="Add so many chunks before and after each match."
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         narrowing = {part.name: attrs.pop(part.name) for part in dataclasses.fields(Scope) if part.name in attrs}
@@ -194,10 +198,18 @@ class ExplanationOutput(serializers.Serializer[Any]):
     neighbours = serializers.FloatField(help_text="Mean score of the chunks before and after.")
 
 
+class SurroundingsOutput(serializers.Serializer[Any]):
+    before = ChunkOutput(many=True)
+    after = ChunkOutput(many=True)
+
+
 class MatchOutput(ChunkOutput):
     score = serializers.FloatField(allow_null=True, help_text="The cross-encoder's, raw; null where it gave none.")
     retrieval_score = serializers.FloatField()
     explanation = ExplanationOutput(required=False, allow_null=True, help_text="Only when asked to explain.")
+    context = SurroundingsOutput(  # type: ignore[assignment]
+        required=False, allow_null=True, help_text="Only when asked for: the chunks around it, in the document's order."
+    )
 
 
 class RerankerOutput(serializers.Serializer[Any]):

@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from memory.index.rows import PlainChunk
+
 
 class Candidate(NamedTuple):
     """A row as the database found it, still sealed; without its seals where an answer has no room for them."""
@@ -46,6 +48,14 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class Surroundings:
+    """The chunks before and after a match in its document, in the document's order."""
+
+    before: list[PlainChunk]
+    after: list[PlainChunk]
+
+
+@dataclass(frozen=True)
 class Match:
     """One answer: a chunk, opened, and its scores, higher being better: `retrieval_score` as
     memory.search.search_parameters.Weights says, `score` the cross-encoder's raw one, None where it gave none."""
@@ -64,3 +74,4 @@ class Match:
     expires_at: datetime | None = None
     score: float | None = None
     explanation: Explanation | None = None
+    context: Surroundings | None = None

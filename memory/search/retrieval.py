@@ -23,6 +23,7 @@ from memory.search.filters import EVERYTHING, Scope
 from memory.search.matches import Candidate, Explanation, Match
 from memory.search.reranking import reorder
 from memory.search.search_parameters import SearchParameters, Weights, search_parameters
+from memory.search.surroundings import Surrounded, with_surroundings
 from memory.tenancy.cursors import sending
 from rerank import Reranker, SkipReason, pool_size
 
@@ -36,8 +37,9 @@ _text, _json, _context = TextCodec(), JSONCodec(), ContextCodec()
 class QueryResult:
     """The best matches first, how many rows had to be left out, milliseconds per step, whether a cross-encoder had a
     say in the order, which one and how, and if not, why (None where nothing was found to be ordered). `truncated`:
-    there are fewer matches than were asked for, because more would have passed MEMORY_MAX_ANSWER_BYTES. `degraded`: why
-    there was no embedding of the query, so that keywords alone have found these; None where there was one."""
+    there are fewer matches, or chunks around them, than were asked for, because more would have passed
+    MEMORY_MAX_ANSWER_BYTES. `degraded`: why there was no embedding of the query, so that keywords alone have found
+    these; None where there was one."""
 
     matches: list[Match]
     integrity_failures: int
@@ -59,14 +61,16 @@ def query_memories(
     weights: Weights | None = None,
     explain: bool = False,
     rerank: bool = True,
+    context: int = 0,
 ) -> QueryResult:
     """The `top_k` best chunks for a query, of this user alone.
 
     `scope`: which of the user's rows are searched. `embedding` (MEMORY_EMBEDDING_DIM floats) stands in for the model's.
     `explain` adds the parts of each retrieval score. `rerank` lets the cross-encoder reorder the candidates; its
-    failure is never one of the answer. Without an embedding in time, keywords alone find the candidates, and the answer
-    says so. A row whose seal does not open is logged by id, counted and left out. Raises InvalidDocument (InvalidFilter
-    for a filter) naming the field, InvalidUserId; EmbeddingModelUnavailable only where there are no keywords.
+    failure is never one of the answer. `context` adds so many chunks before and after each match. Without an embedding
+    in time, keywords alone find the candidates, and the answer says so. A row whose seal does not open is logged by id,
+    counted and left out. Raises InvalidDocument (InvalidFilter for a filter) naming the field, InvalidUserId;
+    EmbeddingModelUnavailable only where there are no keywords.
     """
     timings: dict[str, float] = {}
     pool = pool_size(top_k) if rerank else 0
@@ -90,14 +94,21 @@ def query_memories(
         opened = list(open_candidates(user_hash, sealed, explain=explain))
     with metrics.stage("query", "rerank", timings):
         matches, reranking = reorder(query, opened, pool=pool, wanted=rerank)
+    best = Surrounded(matches[:top_k])
+    if context and best.matches:
+        with metrics.stage("query", "context", timings):
+            sizes = {candidate.id: candidate.size for candidate in candidates}
+            used = sum(sizes[match.id] for match in best.matches)
+            best = with_surroundings(user_id, best.matches, most=context, used=used)
+    unreadable = {candidate.id for candidate in sealed} - {match.id for match in opened}
     return QueryResult(
-        matches=matches[:top_k],
-        integrity_failures=len(sealed) - len(opened),
+        matches=best.matches,
+        integrity_failures=len(unreadable | best.unreadable),
         timings_ms=timings,
         reranked=reranking.reranked,
         skip_reason=reranking.skip_reason,
         reranker=reranking.reranker,
-        truncated=len(sealed) < min(top_k, len(candidates)),
+        truncated=best.truncated or len(sealed) < min(top_k, len(candidates)),
         degraded=degraded,
     )
 

@@ -28,6 +28,7 @@ from memory.index.stored_rows import LOCK_DOCUMENT, LOCK_SOME, StoredRow, open_r
 from memory.index.tail import has_outgrown, keep_up
 from memory.index.vectors import as_embedding
 from memory.listing import StoredChunk
+from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
 from memory.security import UserHash
 from memory.tenancy import tenant_row
@@ -70,15 +71,27 @@ def patch_document(*, user_id: str, doc_id: str, patch: Patch) -> PatchedDocumen
     Raises as `patch_chunk`, and DocumentTooLarge for a document of more than MEMORY_MAX_CHUNKS chunks.
     """
     most = settings.MEMORY_MAX_CHUNKS
+    texts = None if patch.text is None else patch.split_text(patch.applied_to(_first_chunk(user_id, doc_id)))
 
     def plan(stored: Sequence[StoredBefore]) -> list[PlannedChunk]:
         if len(stored) > most:
             raise DocumentTooLarge("doc_id", f"This document has more than {most} chunks: change them one by one.")
         planned = [PlannedChunk(patch.applied_to(each.chunk), each) for each in stored]
-        return planned if patch.texts is None else list(resplit(planned, patch.texts))
+        return planned if texts is None else list(resplit(planned, texts))
 
     chunks, embedded = _change(user_id, LOCK_DOCUMENT, {"doc_id": doc_id, "limit": most + 1}, plan)
     return PatchedDocument(doc_id, [chunk.id for chunk in chunks if chunk.id], embedded)
+
+
+def _first_chunk(user_id: str, doc_id: str) -> PlainChunk:
+    """By whose header a new text is split, before the lock. If that changes meanwhile, a chunk may be a little long."""
+    with tenant_transaction(user_id):
+        found = (
+            MemoryChunk.objects.unexpired().defer("emb_cipher").filter(doc_id=doc_id).order_by("chunk_index").first()
+        )
+        if found is None:
+            raise ChunkNotFound(ChunkNotFound.__doc__)
+        return found.plain()
 
 
 def _change(user_id: str, locking: str, parameters: dict[str, Any], plan: Plan) -> tuple[list[PlainChunk], int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from memory.index.context import embedded_text
+from memory.index.context import context_of, embedded_text
 from memory.index.recipe import configured
 from memory.index.rows import PlainChunk
 from memory.index.uuid7 import uuid7
@@ -69,7 +69,9 @@ class PlannedChunk:
         before = self.before
         if before is None or self.given is not None:
             return False
-        return replace(self.chunk, metadata=before.chunk.metadata) == before.chunk
+        # Equal times may be of different zones, by which headers name the day.
+        same_zone = context_of(self.chunk) == context_of(before.chunk)
+        return same_zone and replace(self.chunk, metadata=before.chunk.metadata) == before.chunk
 
     @property
     def _keeps_metadata(self) -> bool:

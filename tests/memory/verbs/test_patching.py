@@ -173,6 +173,62 @@ def test_metadata_alone_touches_neither_text_nor_vectors() -> None:
     assert others() == before
 
 
+# --- Its context -----------------------------------------------------------------------------------------------------
+def test_author_and_time_change_what_is_embedded_and_null_takes_them_away(embedder: Embedder) -> None:
+    (chunk_id,) = remember(ALICE, "doc", "the projector", metadata={"a": 1})
+    change(chunk_id, author="Alice", occurred_at="2022-06-05T01:00:00+02:00")
+    after = chunk(chunk_id)
+    assert (after.author, after.text, after.metadata) == ("Alice", "the projector", {"a": 1})
+    assert after.occurred_at and after.occurred_at.isoformat() == "2022-06-05T01:00:00+02:00"
+    assert recall(ALICE, "5 June 2022 · Alice: the projector")[0].explanation is None
+    change(chunk_id, occurred_at="2022-06-04T23:00:00Z")  # the same moment, of the day before
+    change(chunk_id, author=None, occurred_at=None)
+    assert (chunk(chunk_id).author, chunk(chunk_id).occurred_at) == ("", None)
+    assert embedder.texts == [
+        "5 June 2022 · Alice: the projector",
+        "4 June 2022 · Alice: the projector",
+        "the projector",
+    ]
+    assert inspect_all().findings == []
+
+
+def test_a_title_and_an_end_of_a_document_change_for_all_its_chunks(embedder: Embedder) -> None:
+    ids = remember(ALICE, "doc", "one", "two")
+    done = change_document("doc", {"title": "Team", "expires_at": "2999-01-01T00:00:00Z"})
+    assert (done.chunk_ids, done.embedded) == (ids, 2)
+    assert [(each.title, each.expires_at and each.expires_at.year) for each in document_of("doc")] == [
+        ("Team", 2999)
+    ] * 2
+    assert change_document("doc", {"title": None, "expires_at": None}).embedded == 2
+    assert [(each.title, each.expires_at) for each in document_of("doc")] == [("", None)] * 2
+    change_document("doc", {"expires_at": "2000-01-01T00:00:00Z"})
+    assert document_of_or_none("doc") is None
+    with pytest.raises(ChunkNotFound):
+        change_document("doc", {"expires_at": None})
+
+
+def document_of_or_none(doc_id: str) -> Any:
+    try:
+        return document_of(doc_id)
+    except ChunkNotFound:
+        return None
+
+
+def test_an_end_alone_embeds_nothing(embedder: Embedder) -> None:
+    remember(ALICE, "doc", "one")
+    assert change_document("doc", {"expires_at": "2999-01-01T00:00:00Z"}).embedded == 0
+    assert embedder.texts == []
+
+
+@pytest.mark.parametrize("time", ["2022-06-05T10:00:00", "0000-01-01T00:00:00Z", "2016-12-31T23:59:60Z", "soon", 5])
+def test_times_that_are_none_are_named(time: Any) -> None:
+    (chunk_id,) = remember(ALICE, "doc", "hello")
+    with pytest.raises(ValidationError) as caught:
+        change(chunk_id, occurred_at=time)
+    assert list(caught.value.detail) == ["occurred_at"]
+    assert chunk(chunk_id).occurred_at is None
+
+
 # --- A document ------------------------------------------------------------------------------------------------------
 def test_metadata_of_a_document_merges_into_each_of_its_chunks(embedder: Embedder) -> None:
     ids = remember(ALICE, "doc", "one", "two", metadata={"a": 1})
@@ -197,7 +253,7 @@ PARAGRAPHS = [f"Paragraph {number} tells of something. " * 12 for number in rang
 
 def split(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every paragraph a chunk."""
-    monkeypatch.setattr("memory.documents.splitting.split_text", lambda text: iter(text.split("\n\n")))
+    monkeypatch.setattr("memory.documents.splitting.split_text", lambda text, *header: iter(text.split("\n\n")))
 
 
 @pytest.mark.parametrize(
