@@ -1,6 +1,7 @@
 """System checks of the reranker's settings. Whether the weights are there is told at start-up, not here."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig
@@ -16,6 +17,7 @@ E_RANGE = "rerank.E003"
 E_GOLDEN = "rerank.E004"
 E_ONNX_DEVICE = "rerank.E005"
 E_GPU = "rerank.E006"
+E_FALLBACK = "rerank.E007"
 
 BACKENDS = ("auto", "onnx", "torch", "remote")
 RANGES = {
@@ -36,7 +38,7 @@ def check_settings(
     app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Every RERANK_* setting has a value the app understands."""
-    return [*_choices(), *_remote(), *_ranges(), *_golden(), *_gpu()]
+    return [*_choices(), *_remote(), *_ranges(), *_golden(), *_gpu(), *_fallback()]
 
 
 def _choices() -> Iterator[CheckMessage]:
@@ -72,6 +74,16 @@ def _golden() -> Iterator[CheckMessage]:
             "RERANK_GOLDEN is no JSON list of a query, a relevant and an irrelevant passage.",
             hint="Set it to [] to go without the check.",
             id=E_GOLDEN,
+        )
+
+
+def _fallback() -> Iterator[CheckMessage]:
+    name = settings.RERANK_FALLBACK_MODEL
+    if name not in ("", "bundled") and not Path(name).expanduser().is_dir():
+        yield Error(
+            "RERANK_FALLBACK_MODEL is neither bundled, empty nor a folder.",
+            hint="A folder holds model.onnx, tokenizer.json and config.json; rerank/weights/exported.py describes it.",
+            id=E_FALLBACK,
         )
 
 

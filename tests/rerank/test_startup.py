@@ -110,6 +110,9 @@ class TestChecks:
             ("RERANK_BATCH_SIZE", 33, checks.E_RANGE),
             ("RERANK_QUERY_TOKENS", 500, checks.E_RANGE),
             ("RERANK_GOLDEN", ["one"], checks.E_GOLDEN),
+            ("RERANK_CANDIDATES", -1, checks.E_RANGE),
+            ("RERANK_POOL_TOKENS", 10, checks.E_RANGE),
+            ("RERANK_FALLBACK_MODEL", "/nonexistent/model", checks.E_FALLBACK),
         ],
     )
     def test_what_is_not_understood_is_named(self, name: str, value: Any, id: str, settings: Settings) -> None:
