@@ -38,6 +38,7 @@ DIMENSIONS = 384
 API = "/api/v1"
 PAUSE_SECONDS = (1.0, 5.0)
 ANSWER_SECONDS = 30
+RECONNECT_SECONDS = 0.2
 ACCEPTED = {
     "MEMORY_ENCRYPTION_KEY": "MEMORY_ENCRYPTION_KEYS_ACCEPTED",
     "MEMORY_TENANT_HMAC_KEY": "MEMORY_TENANT_HMAC_KEYS_ACCEPTED",
@@ -166,6 +167,7 @@ def client(service: Service, account: Account, until: Callable[[], bool], drawn:
             status, headers, body = request(service, account.user, act, doc_id, number)
         except (OSError, HTTPException):
             status, headers, body = 0, {}, None
+            time.sleep(RECONNECT_SECONDS)  # as a client waits that finds no server
         account.answers[f"{act} {status or 'cut off'}"] += 1
         note(account, act, doc_id, status, headers, body)
 
@@ -255,14 +257,21 @@ def finish_rotations(service: Service) -> None:
                 time.sleep(2)
 
 
-KILLS = (kill_a_worker, kill_a_worker, kill_a_backend, kill_postgres, promote_and_kill_rotations)
+KILLS = (
+    *[kill_a_worker] * 3,
+    *[kill_a_backend] * 2,
+    *[kill_postgres] * 2,
+    promote_and_kill_rotations,
+)
 
 
 def killing(service: Service, until: Callable[[], bool], drawn: random.Random) -> Counter[str]:
     done: Counter[str] = Counter()
+    deck: list[Any] = []
     while not until():
         time.sleep(drawn.uniform(*PAUSE_SECONDS))
-        kill = drawn.choice(KILLS)
+        deck = deck or drawn.sample(KILLS, len(KILLS))  # each of them before any comes again
+        kill = deck.pop()
         with suppress(psutil.Error, OSError, StopIteration):
             kill(service, drawn)
             done[kill.__name__] += 1

@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from memory.models import MemoryChunk
 from memory.rls import set_rls_context, tenant_transaction
-from memory.tenancy.cursors import sending
+from memory.tenancy.cursors import pipeline, sending
 from memory.tenancy.live_database import tenant_tables
 from tests.attacks.population import Population, as_text, connected, foreign_marks, pool_of_one
 from tests.attacks.tally import tried
@@ -176,7 +176,8 @@ class TestStoppedInTheMiddle:
 @contextmanager
 def stopped(alias: str, how: str, where: str) -> Iterator[None]:
     """A door of Bob's in which a statement that would take a minute is stopped."""
-    with tenant_transaction(BOB, using=alias, pipelined=where == "in a pipeline"):
+    piped = pipeline(alias) if where == "in a pipeline" else nullcontext()
+    with tenant_transaction(BOB, using=alias), piped:
         raw = connections[alias].connection
         raw.execute("SET LOCAL client_connection_check_interval = 10")
         raw.execute("DELETE FROM memory_chunks")
@@ -224,7 +225,8 @@ class TestPipelines:
             for failing, next_one in ((BOB, ALICE), (ALICE, BOB)):
                 with (
                     suppress(DatabaseError, psycopg.Error),
-                    tenant_transaction(failing, using=alias, pipelined=True),
+                    tenant_transaction(failing, using=alias),
+                    pipeline(alias),
                     sending(alias) as send,
                 ):
                     for statement in ("SELECT * FROM memory_chunks", broken, "SELECT * FROM memory_chunks"):
