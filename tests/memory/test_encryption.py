@@ -1,7 +1,9 @@
 """Sealing: what opens, what must not, and the bytes it is made of."""
 
 import base64
+import copy
 import hashlib
+import pickle
 import re
 import secrets
 import statistics
@@ -280,6 +282,11 @@ class TestHmacUser:
         with pytest.raises(InvalidUserId) as caught:
             hmac_user(bad)
         assert not (isinstance(bad, str) and len(bad) > 2 and bad in str(caught.value))
+
+    def test_a_hash_that_is_copied_or_pickled_still_names_its_key(self) -> None:
+        made = security.user_hashes(ALICE)[0]
+        for twin in (copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):  # noqa: S301
+            assert (twin, twin.hmac_key_id) == (hmac_user(ALICE), made.hmac_key_id)
 
     def test_takes_255_bytes(self) -> None:
         assert hmac_user("x" * 255)
