@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 
 from django.conf import settings
 
+from inference.engine.backend import EngineLimits
 from inference.engine.breaker import CircuitBreaker
-from inference.engine.engine import Engine, EngineLimits
+from inference.engine.engine import Engine
 from inference.engine.jobs import Request
 from rerank import config, metrics
 from rerank.backends import Backend

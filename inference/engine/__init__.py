@@ -1,5 +1,6 @@
 """Jobs in front of a model: a bounded queue, priorities, fair turns, micro-batches, deadlines and a breaker.
 
+    backend   what an engine runs, and how much of it at once
     engine    takes requests, batches them, and runs the model on them
     jobs      one request inside the engine: its items, its deadline, its future
     queues    jobs that wait, by priority and in turns between those who asked

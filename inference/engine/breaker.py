@@ -127,6 +127,12 @@ class CircuitBreaker:
             if hold or self._state is State.CLOSED:
                 self._open(reason)
 
+    def state(self) -> State:
+        """The state alone, which costs less than a snapshot."""
+        with self._lock:
+            self._expire()
+            return self._state
+
     def snapshot(self) -> Snapshot:
         with self._lock:
             self._expire()

@@ -15,10 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 import numpy as np
 
+from inference.engine.backend import B, EngineLimits
 from inference.engine.batching import plan_forwards
 from inference.engine.breaker import CircuitBreaker, Permit, State
 from inference.engine.cost import CostEstimate
@@ -34,40 +35,6 @@ logger = logging.getLogger(__name__)
 PREDICTED_SHARE_OF_TIMEOUT = 0.8
 RESTARTS = 1
 BREAKER_GAUGE = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
-
-
-class Backend(Protocol):
-    """What an engine runs. `forward` is called by up to `workers` threads at once, and by callers that lend theirs.
-
-    `row`: the shape of one item's result: () for a score, (384,) for an embedding.
-    """
-
-    workers: int
-    mixes_requests: bool
-    row: tuple[int, ...]
-
-    def forward(self, items: Sequence[Encoded], timeout: float) -> np.ndarray:
-        """Results of shape (len(items), *row). `timeout` in seconds is for models that can keep one."""
-
-    def close(self) -> None:
-        """Release what is held: connections, device memory."""
-
-
-B = TypeVar("B", bound=Backend)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLimits:
-    """`items` and padded `tokens` a forward, `slice_tokens` of one for passages, `queue` in jobs of each priority.
-
-    `questions` are those that run at once; 0: as many as there are owners.
-    """
-
-    items: int = 32
-    tokens: int = 16384
-    slice_tokens: int = 16384
-    queue: int = 64
-    questions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +83,7 @@ class Engine(Generic[B]):
         self._in_flight: dict[int, _Flight] = {}  # by thread
         self._forwards: dict[int, _Forward] = {}  # by thread
         self._cost = CostEstimate()
+        self._shown: State | None = None  # what the gauge of the breaker says
         self._stopping = False
         self._threads: list[threading.Thread] = []
 
@@ -481,7 +449,10 @@ class Engine(Generic[B]):
         return sum(map(len, self._queues.values()))
 
     def _show_breaker(self) -> None:
-        self._instruments.breaker_state.set(BREAKER_GAUGE[self.breaker.snapshot().state])
+        state = self.breaker.state()
+        if state is not self._shown:
+            self._shown = state
+            self._instruments.breaker_state.set(BREAKER_GAUGE[state])
 
 
 def _tokens(jobs: Iterable[Job]) -> int:

@@ -12,7 +12,8 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from inference.engine.engine import B, Engine
+from inference.engine.backend import B
+from inference.engine.engine import Engine
 
 logger = logging.getLogger(__name__)
 

@@ -33,6 +33,7 @@ BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")  # Linux, and its subsystem on Windows
 SLOW_SHARE_OF_TIMEOUT = 0.8
 WARM_UP_SECONDS = 30.0
+SPECIAL_TOKENS = 2  # at the ends of a text
 RETRY_AFTER = 10.0  # seconds: a server may be on its way up
 
 
@@ -164,6 +165,8 @@ def _prompts() -> Mapping[Kind, str]:
 def start_engine(embedder: Embedder) -> Engine[Embedder]:
     """A started engine around a model that has embedded a text as it should. Raises EmbeddingModelUnavailable."""
     _warm_up(embedder)
+    if embedder.reads is not None and embedder.reads < settings.MEMORY_CHUNK_TOKENS + SPECIAL_TOKENS:
+        logger.warning("MEMORY_CHUNK_TOKENS is more than the embedding model reads: %d", embedder.reads)
     breaker = CircuitBreaker(
         Policy(slow_after=SLOW_SHARE_OF_TIMEOUT * settings.MEMORY_EMBED_TIMEOUT_MS / 1000), on_open=_note_opening
     )
@@ -229,7 +232,7 @@ def state() -> str:
         return runtime.status.value
     if not runtime.engine.is_alive():
         return "dead"
-    breaker = runtime.engine.breaker.snapshot().state
+    breaker = runtime.engine.breaker.state()
     return "ok" if breaker is State.CLOSED else f"breaker_{breaker.value.removeprefix('breaker_')}"
 
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from inference.engine import engine
+from inference.engine import backend
 from inference.engine.jobs import Encoded
 from rerank.ordering import Fusion
 
@@ -30,7 +30,7 @@ class ServedModel:
     fusion: Fusion | None = None
 
 
-class Backend(engine.Backend, Protocol):
+class Backend(backend.Backend, Protocol):
     """Scores pairs with raw logits: one number a pair. Used by `workers` threads of the engine, and by nobody else."""
 
     model: ServedModel

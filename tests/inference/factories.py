@@ -6,8 +6,9 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
+from inference.engine.backend import EngineLimits
 from inference.engine.breaker import CircuitBreaker, Policy
-from inference.engine.engine import Engine, EngineLimits
+from inference.engine.engine import Engine
 from inference.engine.instruments import Instruments
 from inference.engine.jobs import Encoded, Job, Priority, Request
 

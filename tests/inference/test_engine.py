@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inference.engine.backend import EngineLimits
 from inference.engine.breaker import Policy, State
-from inference.engine.engine import EngineLimits
 from inference.engine.jobs import Encoded, Refusal, Refused
 from tests.inference.factories import (
     FakeClock,

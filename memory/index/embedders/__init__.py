@@ -14,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from inference.engine import engine
-from inference.engine.engine import EngineLimits
+from inference.engine import backend
+from inference.engine.backend import EngineLimits
 from inference.engine.jobs import Encoded
 
 
@@ -29,16 +29,18 @@ class Kind(StrEnum):
 PROMPT_NAMES = {Kind.QUESTION: ("query",), Kind.PASSAGE: ("document", "passage", "corpus")}
 
 
-class Embedder(engine.Backend, Protocol):
+class Embedder(backend.Backend, Protocol):
     """A loaded model; `row` is (dimension,). `encode` may be called by any thread, `forward` by the engine alone.
 
     `keeps_deadlines`: whether a forward ends at its `timeout`, so that a caller's thread may be lent to it.
+    `reads`: the tokens of a text that the model looks at, special ones included; None where only the server knows.
     """
 
     name: str
     device: str
     limits: EngineLimits
     keeps_deadlines: bool
+    reads: int | None
 
     def encode(self, texts: Sequence[str], kind: Kind) -> list[Encoded]:
         """Texts ready for the model."""

@@ -6,7 +6,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from inference.bert_graph import embedding_graph
-from inference.engine.engine import EngineLimits
+from inference.engine.backend import EngineLimits
 from inference.engine.jobs import Encoded
 from inference.session import cpu_session, run_within
 from inference.weights import UnreadableWeights, read_weights
@@ -47,7 +47,7 @@ class OnnxEmbedder:
             raise EmbeddingModelUnavailable(f"The embedding model's model.safetensors {error}.") from None
         self._width = int(folder.config["hidden_size"])
         self.row: tuple[int, ...] = (min(dimension or self._width, self._width),)
-        self.reads = folder.longest
+        self.reads: int | None = folder.longest
         self._session = cpu_session(graph, threads)
         self._prompts = {kind: prompt_of(folder.prompts, kind) for kind in Kind} | dict(prompts or {})
         self._pad_id = int(folder.config.get("pad_token_id") or 0)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import numpy as np
 
-from inference.engine.engine import EngineLimits
+from inference.engine.backend import EngineLimits
 from inference.engine.jobs import Encoded
 from inference.remote import ModelServer
 from memory.index.embedders import Kind, clean, estimated_tokens, unit_rows
@@ -36,6 +36,7 @@ class RemoteEmbedder:
     device = "remote"
     mixes_requests = True
     keeps_deadlines = False
+    reads: int | None = None
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from inference.engine.engine import EngineLimits
+from inference.engine.backend import EngineLimits
 from inference.engine.jobs import Encoded
 from memory.exceptions import EmbeddingModelUnavailable
 from memory.index.embedders import Kind, clean, estimated_tokens, prompt_of
@@ -48,7 +48,7 @@ class TorchEmbedder:
             torch.set_num_threads(threads)
         self._model = _load(name, device, torch.float16 if on_gpu else torch.float32, may_download, dimension)
         self.row: tuple[int, ...] = (int(self._model.get_embedding_dimension()),)
-        self.reads = int(self._model.max_seq_length or UNKNOWN_LENGTH)
+        self.reads: int | None = int(self._model.max_seq_length or UNKNOWN_LENGTH)
         # Named here: the library takes an empty default for "document" before a model's own "passage".
         self._prompts = {kind: prompt_of(self._model.prompts, kind) for kind in Kind} | dict(prompts or {})
         tokens = GPU_SLICE_TOKENS if on_gpu else CPU_SLICE_TOKENS
@@ -57,7 +57,7 @@ class TorchEmbedder:
 
     def encode(self, texts: Sequence[str], kind: Kind) -> list[Encoded]:
         """The library tokenises in the forward; the lengths are guesses."""
-        return [Encoded(estimated_tokens(text, self.reads), (kind, clean(text))) for text in texts]
+        return [Encoded(estimated_tokens(text, self.reads or UNKNOWN_LENGTH), (kind, clean(text))) for text in texts]
 
     def forward(self, items: Sequence[Encoded], timeout: float) -> np.ndarray:
         kind = items[0].payload[0]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pytest_django import Settings
 
-from inference.engine.engine import EngineLimits
+from inference.engine.backend import EngineLimits
 from inference.engine.jobs import Encoded
 from inference.engine.runtime import Runtime, Status
 from memory.exceptions import EmbeddingModelUnavailable, NoEmbedding
@@ -25,6 +25,7 @@ class FakeEmbedder:
     """`vector_of` each text; `misbehave(texts)` may raise, wait, or return something instead."""
 
     name, device = "fake", "cpu"
+    reads = 256
     mixes_requests = True
     keeps_deadlines = False
     row: tuple[int, ...] = (DIM,)
@@ -243,3 +244,11 @@ def test_serving_starts_the_keeper_but_not_before_a_fork(monkeypatch: pytest.Mon
     monkeypatch.setitem(embedding_keeper.sys.modules, "gunicorn.arbiter", object())  # type: ignore[arg-type]
     embedding_keeper.begin_serving()
     assert started == [True]
+
+
+def test_chunks_longer_than_the_model_reads_are_told(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    serve(FakeEmbedder())
+    assert "MEMORY_CHUNK_TOKENS" not in caplog.text
+    settings.MEMORY_CHUNK_TOKENS = 255
+    serve(FakeEmbedder())
+    assert "MEMORY_CHUNK_TOKENS is more than the embedding model reads: 256" in caplog.text
