@@ -46,7 +46,7 @@ def test_a_writer_beside_a_reindex(monkeypatch: pytest.MonkeyPatch) -> None:
     idle, beside = found["results"]
     assert (idle["load"], beside["load"]) == ("idle", "beside a reindex")
     assert beside["writes"] and beside["reindex_s"]
-    assert [target["bound"] for target in found["targets"]] == ["≤ 1", "≤ 0"]
+    assert [target["bound"] for target in found["targets"]] == ["≤ 1", "≤ 1", "≤ 0"]
     assert list_chunks(user_id="service:benchmark:reindex", limit=1).chunks == []
 
 
@@ -60,8 +60,8 @@ def test_targets() -> None:
     rows = [import_row(name, 10, 10, seconds) for name, seconds in (("import", 10.0), ("a", 9.5), ("b", 8.9))]
     (target,) = import_targets(rows)
     assert (target.value, target.ok) == (0.89, False)
-    longest, failed = reindex_targets(20, Writer("u", 1, seconds=[0.5, 1.01], failed=1))
-    assert (longest.ok, failed.ok) == (False, False)
+    longest, waiting, failed = reindex_targets(20, Writer("u", 1, seconds=[0.5, 1.01], given=[0.9], failed=1))
+    assert (longest.ok, waiting.ok, failed.ok) == (False, True, False)
 
 
 def test_a_file_that_is_not_there() -> None:
