@@ -15,6 +15,7 @@ from memory.access.rates import parse_rate
 from memory.access.tokens import MAX_DAYS
 from memory.index.embedders.remote_embedder import OPENAI_PATH, TEI_PATH
 from memory.search.search_parameters import Weights
+from memory.search.time_questions import MOST_WEIGHT
 from memory.tenancy.managers import TenantManager
 from memory.tenancy.tenant_model import TenantModel
 
@@ -47,6 +48,7 @@ RANGES = {
     "MEMORY_EMBED_QUEUE": (1, 10_000_000),
     "MEMORY_EMBEDDING_THREADS": (0, 1_024),
     "MEMORY_EXACT_SCAN_MAX": (0, 10_000_000),
+    "MEMORY_TIME_WEIGHT": (0, MOST_WEIGHT),
     "MEMORY_OPERATIONS_PER_USER": (1, 10_000),
     "MEMORY_OPERATIONS_TOTAL": (1, 1_000_000),
     "MEMORY_OPERATION_KEEP_HOURS": (1, 24 * 365),

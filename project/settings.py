@@ -309,6 +309,8 @@ MEMORY_LEXICAL_INDEX = env.bool("MEMORY_LEXICAL_INDEX", default=True)
 # score = cosine + lexical weight * BM25 / best BM25; then lifted towards the mean of the chunks before and after.
 MEMORY_LEXICAL_WEIGHT = env.float("MEMORY_LEXICAL_WEIGHT", default=0.5)
 MEMORY_NEIGHBOUR_WEIGHT = env.float("MEMORY_NEIGHBOUR_WEIGHT", default=0.9)
+# What a memory of the time that a question names gets added, as a share of the best score: 0 to 0.1.
+MEMORY_TIME_WEIGHT = env.float("MEMORY_TIME_WEIGHT", default=0.1)
 # Tenants of up to so many rows are scanned exactly; larger ones are answered from a vector graph and term postings.
 MEMORY_EXACT_SCAN_MAX = env.int("MEMORY_EXACT_SCAN_MAX", default=20_000)
 # Embed and index a header made of date, title and author in front of each text. Changing it needs a reindex.

@@ -69,6 +69,7 @@ class QueryInput(StrictSerializer):
     metadata = MetadataFilter(required=False, help_text="What filterable metadata keys must equal, or contain.")
     filter = Filter(required=False)
     embedding = Embedding(required=False, help_text="Of `query`; the service embeds it when left out.")
+    asked_at = ExactTime(required=False, help_text="When it is asked, now by default: what `last week` means.")
     explain = ExactBoolean(default=False, help_text="Add the parts of each score.")
     rerank = ExactBoolean(default=True, help_text="Let the cross-encoder reorder what was found.")
     context = ExactInteger(  # type: ignore[assignment]
@@ -196,6 +197,7 @@ class ExplanationOutput(serializers.Serializer[Any]):
     dense = serializers.FloatField(help_text="Cosine, -1 to 1.")
     lexical = serializers.FloatField(help_text="Keyword score as a share of the best row's, 0 to 1.")
     neighbours = serializers.FloatField(help_text="Mean score of the chunks before and after.")
+    time = serializers.FloatField(help_text="Added because it happened when the question says.")
 
 
 class SurroundingsOutput(serializers.Serializer[Any]):

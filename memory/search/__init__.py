@@ -7,6 +7,7 @@
     search_parameters  what one tenant's rows are searched for, and the weights of a score
     candidates         chooses exact scan or index search by the tenant's size
     exact_scan         compares a query with every row of one user
+    time_questions     the span of time that a question names, and the lift of what happened then
     narrowing          rows that a narrow scope leaves a large tenant, found by an index
     graph_search       candidates of a large tenant, from the vector graph and the postings
     ranking_sql        the last steps of both searches: scores, neighbours, the sealed rows of the best

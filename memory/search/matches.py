@@ -27,6 +27,7 @@ class Candidate(NamedTuple):
     dense: float
     lexical: float
     neighbours: float
+    time: float = 0.0  # what was added because it happened when the question says
 
     @property
     def seals(self) -> tuple[bytes | None, bytes | None, bytes | None]:
@@ -40,11 +41,13 @@ class Candidate(NamedTuple):
 @dataclass(frozen=True)
 class Explanation:
     """The parts of a score before they are weighed: the cosine (−1 to 1), BM25 as a share of the best row's (0 to 1),
-    and the mean of what the chunks before and after score without their own neighbours (0 where there are none)."""
+    and the mean of what the chunks before and after score without their own neighbours (0 where there are none).
+    `time`: what was added because it happened when the question says (MEMORY_TIME_WEIGHT)."""
 
     dense: float
     lexical: float
     neighbours: float
+    time: float = 0.0
 
 
 @dataclass(frozen=True)

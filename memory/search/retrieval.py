@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import numpy as np
 from django.conf import settings
@@ -24,12 +25,14 @@ from memory.search.matches import Candidate, Explanation, Match
 from memory.search.reranking import reorder
 from memory.search.search_parameters import SearchParameters, Weights, search_parameters
 from memory.search.surroundings import Surrounded, with_surroundings
+from memory.search.time_questions import lifted, span_of
 from memory.tenancy.cursors import sending
 from rerank import Reranker, SkipReason, pool_size
 
 logger = logging.getLogger(__name__)
 
 CANDIDATES = 24
+LIFTED_FROM = 4  # times as many candidates, where the time that a question names may lift some
 _text, _json, _context = TextCodec(), JSONCodec(), ContextCodec()
 
 
@@ -62,10 +65,12 @@ def query_memories(
     explain: bool = False,
     rerank: bool = True,
     context: int = 0,
+    asked_at: datetime | None = None,
 ) -> QueryResult:
     """The `top_k` best chunks for a query, of this user alone.
 
     `scope`: which of the user's rows are searched. `embedding` (MEMORY_EMBEDDING_DIM floats) stands in for the model's.
+    `asked_at` (aware, now by default) is when the question is asked: "last week" is the week before that one.
     `explain` adds the parts of each retrieval score. `rerank` lets the cross-encoder reorder the candidates; its
     failure is never one of the answer. `context` adds so many chunks before and after each match. Without an embedding
     in time, keywords alone find the candidates, and the answer says so. A row whose seal does not open is logged by id,
@@ -77,15 +82,19 @@ def query_memories(
     with metrics.stage("query", "embed", timings):
         vector, degraded = _embedded(query) if embedding is None else (as_embedding(embedding), None)
     with metrics.stage("query", "candidates", timings):
+        span = span_of(query, asked_at or datetime.now(UTC)) if settings.MEMORY_TIME_WEIGHT else None
+        limit = max(CANDIDATES, top_k, pool)
         user_hash, candidates = find_candidates(
             user_id=user_id,
             vector=vector,
-            limit=max(CANDIDATES, top_k, pool),
+            limit=limit if span is None else LIFTED_FROM * limit,
             query=query,
             scope=scope,
             weights=_keywords_alone(weights) if degraded else weights,
             model=settings.MEMORY_EMBEDDING_MODEL if embedding is None else None,
         )
+    if span is not None:
+        candidates = lifted(candidates, span, settings.MEMORY_TIME_WEIGHT)[:limit]
     if degraded:
         # Without a vector, a row that holds none of the words says nothing about the question.
         candidates = [candidate for candidate in candidates if candidate.score > 0]
@@ -162,7 +171,7 @@ def find_candidates(
         )
 
     with tenant_transaction(user_id, planner=PINS) as user_hash, sending() as send:
-        candidates = [Candidate._make(row) for row in best_candidates(send, user_hash, parameters_for)]
+        candidates = [Candidate(*row) for row in best_candidates(send, user_hash, parameters_for)]
         return user_hash, within_budget(send, user_hash, candidates)
 
 
@@ -199,5 +208,5 @@ def _open(user_hash: str, candidate: Candidate, explain: bool, count: Callable[[
         expires_at=candidate.expires_at,
         retrieval_score=float(candidate.score),
         created_at=candidate.created_at,
-        explanation=Explanation(candidate.dense, candidate.lexical, candidate.neighbours) if explain else None,
+        explanation=Explanation(*candidate[-4:]) if explain else None,
     )

@@ -20,6 +20,7 @@ def test_explains_each_score_when_asked():
         "dense": pytest.approx(1, abs=1e-5),
         "lexical": pytest.approx(1),
         "neighbours": 0,
+        "time": 0,
     }
     assert not ask(client).json()["matches"][0].get("explanation")
 
