@@ -146,3 +146,15 @@ def _short(pk: Any) -> str:
     if isinstance(pk, tuple):
         return "/".join([str(pk[0])[:8], *map(str, pk[1:])])
     return str(pk)[:36]
+
+
+class IdempotencyKeyReused(SealedMemoryError):
+    """This Idempotency-Key came with another request before: every request needs a key of its own."""
+
+
+class RequestInFlight(SealedMemoryError):
+    """A request with this Idempotency-Key is being carried out. `seconds`: until it is taken for lost."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(RequestInFlight.__doc__)
+        self.seconds = seconds

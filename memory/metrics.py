@@ -11,6 +11,8 @@ OPENS = Counter("memory_opens_total", "Sealed values opened.")
 INTEGRITY_FAILURES = Counter("memory_integrity_failures_total", "Seals that did not open.")
 KEY_ID_DRIFT = Counter("memory_key_id_drift_total", "Rows that opened under another key than the one they name.")
 AUTHENTICATION_FAILURES = Counter("memory_authentication_failures_total", "Calls with a credential that is none.")
+REQUESTS_REPLAYED = Counter("memory_requests_replayed_total", "Requests answered as the first time, by their key.")
+REQUESTS_PURGED = Counter("memory_requests_purged_total", "Answers that were kept for MEMORY_IDEMPOTENCY_HOURS.")
 THROTTLED = Counter("memory_throttled_total", "Calls refused with 429, by the scope of their verb.", ["scope"])
 STAGE_SECONDS = Histogram(
     "memory_stage_seconds",

@@ -453,3 +453,29 @@ class MemoryOperation(TenantModel):
 
     def __str__(self) -> str:
         return f"operation {self.id} of tenant {self.user_hash[:8]}"
+
+
+class MemoryRequest(TenantModel):
+    """A request that came with an Idempotency-Key, and once it is done its answer (`memory.operations.idempotency`)."""
+
+    pk = models.CompositePrimaryKey("user_hash", "id")
+    id = models.UUIDField(db_default=UUID_V7, editable=False)
+    # The key, hashed under a subkey of the tenant's.
+    key_hash = models.TextField(editable=False)
+    # What was asked, as a digest, and what was answered.
+    record_cipher = SealedJSONField(plain="record")
+    enc_key_id = models.TextField(editable=False)
+    # Until when whoever carries it out is taken to be alive; null once it is answered.
+    held_until = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta(TenantModel.Meta):
+        db_table = "memory_requests"
+        constraints = [
+            models.UniqueConstraint(fields=["user_hash", "key_hash"], name="memory_requests_key"),
+            models.CheckConstraint(condition=Q(user_hash__regex=USER_HASH_REGEX), name="memory_requests_user_hash_hex"),
+            models.CheckConstraint(condition=is_sealed("record_cipher"), name="memory_requests_record_sealed"),
+        ]
+
+    def __str__(self) -> str:
+        return f"request {self.id} of tenant {self.user_hash[:8]}"

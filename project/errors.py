@@ -27,11 +27,13 @@ from memory.exceptions import (
     ChunkNotFound,
     DocumentTooLarge,
     EmbeddingModelUnavailable,
+    IdempotencyKeyReused,
     IntegrityFailure,
     InvalidDocument,
     NoEmbedding,
     OperationNotFound,
     QueueFull,
+    RequestInFlight,
     TooManyExports,
     TooManyOperations,
 )
@@ -55,6 +57,7 @@ SLUGS = {
     409: "conflict",
     413: "too-large",
     415: "unsupported-media-type",
+    422: "not-processable",
     429: "too-many-requests",
     500: "internal-error",
     503: "unavailable",
@@ -139,6 +142,10 @@ def _domain_problem(exc: Exception) -> HttpResponse | None:
             return problem(429, str(exc), headers={"Retry-After": str(RETRY_SECONDS)})
         case QueueFull():
             return problem(503, str(exc), headers={"Retry-After": str(RETRY_SECONDS)})
+        case IdempotencyKeyReused():
+            return problem(422, str(exc), errors=[("Idempotency-Key", str(exc))])
+        case RequestInFlight():
+            return problem(409, str(exc), headers={"Retry-After": str(max(1, math.ceil(exc.seconds)))})
         case ChangedMeanwhile():
             return problem(409)
         case TooManyExports():

@@ -175,6 +175,9 @@ MEMORY_WORK_IN_SERVER = env.bool("MEMORY_WORK_IN_SERVER", default=True)
 # holds a thread, a connection and a snapshot.
 MEMORY_EXPORT_CONCURRENT = env.int("MEMORY_EXPORT_CONCURRENT", default=2)
 MEMORY_EXPORT_SECONDS = env.float("MEMORY_EXPORT_SECONDS", default=600.0)
+# How long the answer of a request with an Idempotency-Key is kept, and how long its holder is taken to be alive.
+MEMORY_IDEMPOTENCY_HOURS = env.int("MEMORY_IDEMPOTENCY_HOURS", default=24)
+MEMORY_IDEMPOTENCY_HELD_SECONDS = env.int("MEMORY_IDEMPOTENCY_HELD_SECONDS", default=60)
 # Requests per identity, `number/period` with period s, min, h or d. Empty switches a limit off.
 MEMORY_THROTTLE_INDEX = env.str("MEMORY_THROTTLE_INDEX", default="600/min")
 MEMORY_THROTTLE_QUERY = env.str("MEMORY_THROTTLE_QUERY", default="1200/min")

@@ -37,6 +37,7 @@ LANDED = {
     "memory/migrations/0005_times.py": "08a9c04dd68e8adbee4daa4110182b6df6c51c294c71ab8b89cc3a051437a430",
     "memory/migrations/0006_operations.py": "7cc405d5e6caf36bcdb262801c73dc8ac895f9435a666af2db6ca97778faebc5",
     "memory/migrations/0007_sources.py": "872c53a7ccd201e9eec9cb611e1fefd925a5b0f6413e99366bd4b36291162b8a",
+    "memory/migrations/0008_requests.py": "867080e649cfa2e56a9b94db04749eff068db84df6a5738cbdc587db01d1e209",
     "project/migrations/0001_initial.py": "cd4bfe13f4f1a2ec8a4921e281209ec244c193217a562a2f489bbf7a8b0a6020",
     "project/migrations/0002_counters.py": "f2dae2df226a3a7c3b20f74b780fad5382e444f06e60df18a45ea907e667750b",
     "rerank/migrations/0001_initial.py": "d2110b9c828bb7c4543793180c6c2ff82ef1df72e53f22aa3af70c26b04b9c5f",
@@ -45,6 +46,7 @@ LANDED = {
 MAY_IMPORT = {"memory.sealing.fields"}
 FROZEN = importlib.import_module("memory.migrations.0001_initial")
 FROZEN_OPERATIONS = importlib.import_module("memory.migrations.0006_operations")
+FROZEN_REQUESTS = importlib.import_module("memory.migrations.0008_requests")
 
 
 def migration_files() -> dict[str, Path]:
@@ -180,7 +182,7 @@ def owner_cursor(transactional_db: None) -> Iterator[Any]:
         transaction.set_rollback(True)
 
 
-@pytest.mark.parametrize("migration", [FROZEN, FROZEN_OPERATIONS])
+@pytest.mark.parametrize("migration", [FROZEN, FROZEN_OPERATIONS, FROZEN_REQUESTS])
 def test_the_frozen_policies_are_the_live_ones(owner_cursor: Any, migration: Any) -> None:
     made_tables(owner_cursor, "frozen", "live")
     for statement in statements(migration.ROW_LEVEL_SECURITY, "frozen"):
@@ -213,4 +215,6 @@ def test_the_application_has_no_right_while_a_policy_is_missing(owner_cursor: An
 
 
 def test_every_tenant_table_got_the_frozen_policies() -> None:
-    assert {*FROZEN.CENSUS_COLUMNS, *FROZEN_OPERATIONS.CENSUS_COLUMNS} == set(tenant_tables())
+    assert {*FROZEN.CENSUS_COLUMNS, *FROZEN_OPERATIONS.CENSUS_COLUMNS, *FROZEN_REQUESTS.CENSUS_COLUMNS} == set(
+        tenant_tables()
+    )

@@ -72,9 +72,8 @@ def prefers_no_wait(request: Request, wait: str) -> bool:
     return wait == "false" or any(each.partition(";")[0].strip().lower() == RESPOND_ASYNC for each in preferences)
 
 
-def accepted(request: Request) -> Response:
+def accepted(body: Any) -> Response:
     """202 for an index call of the right shape, which is done later."""
-    body: Any = request.data
     given_documents(body)
     operation = submit(user_id=current_user_id(), body=body)
     response = _told(operation, 202)

@@ -84,17 +84,42 @@ class EmbeddingSchema(OpenApiSerializerFieldExtension):
         }
 
 
+USER = OpenApiParameter(
+    USER_HEADER,
+    str,
+    OpenApiParameter.HEADER,
+    description="The user a service acts for, in UTF-8. Only with a service's token.",
+)
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "pattern": "^[ -~]{1,255}$"},
+    OpenApiParameter.HEADER,
+    description="A new one for each request, the same when it is sent again: the answer of the first time is then "
+    "replayed, with `Idempotency-Replayed: true`, for a day.",
+)
+IDEMPOTENCY_PROBLEMS = {
+    "409": "A request with this Idempotency-Key is being carried out, see Retry-After; or others kept changing this.",
+    "422": "This Idempotency-Key came with another request before.",
+}
+
+
 class MemorySchema(AutoSchema):
     def _get_request_body(self, direction: Any = "request") -> Any:
         body = super()._get_request_body(direction)
         return body and {**body, "required": True}
 
     def get_override_parameters(self) -> list[Any]:
-        return [
-            OpenApiParameter(
-                USER_HEADER,
-                str,
-                OpenApiParameter.HEADER,
-                description="The user a service acts for, in UTF-8. Only with a service's token.",
-            )
-        ]
+        return [USER, IDEMPOTENCY_KEY] if self._takes_idempotency_key() else [USER]
+
+    def _get_response_bodies(self, direction: Any = "response") -> Any:
+        bodies = super()._get_response_bodies(direction)
+        if self._takes_idempotency_key():
+            for code, text in IDEMPOTENCY_PROBLEMS.items():
+                body = self._get_response_for_code(
+                    OpenApiResponse(ProblemOutput, text), code, [PROBLEM_TYPE], direction
+                )
+                bodies.setdefault(code, body)
+        return bodies
+
+    def _takes_idempotency_key(self) -> bool:
+        return hasattr(getattr(self.view, self.method.lower(), None), "takes_idempotency_key")

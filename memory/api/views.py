@@ -10,6 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from memory.api.base_view import MemoryAPIView, parameters_of, valid
+from memory.api.once import once, with_doc_ids_of
 from memory.api.operation_views import ACCEPTED, PREFER, WaitInput, accepted, prefers_no_wait
 from memory.api.parsers import MergePatchParser, StrictJSONParser
 from memory.api.renderers import NDJSON, NDJSONRenderer
@@ -71,11 +72,13 @@ class IndexView(MemoryAPIView):
         parameters=[WaitInput, PREFER],
         responses=answers(200, IndexOutput) | ACCEPTED,
     )
+    @once
     def post(self, request: Request) -> Response:
         """Store one document, or `documents`, all of them or none. A `doc_id` that exists is replaced whole."""
+        body = with_doc_ids_of(request)
         if prefers_no_wait(request, **parameters_of(WaitInput, request)):
-            return accepted(request)
-        indexed = index_documents(user_id=current_user_id(), documents=documents_from(request.data))
+            return accepted(body)
+        indexed = index_documents(user_id=current_user_id(), documents=documents_from(body))
         return Response(IndexOutput({"documents": indexed}).data)
 
 
@@ -104,6 +107,7 @@ class MemoriesView(MemoryAPIView):
     @extend_schema(
         operation_id="erase_memories", summary="Erase everything of mine", responses=answers(200, ErasureOutput)
     )
+    @once
     def delete(self, request: Request) -> Response:
         """Delete all memories of the calling user, and say what is left where."""
         parameters_of(NoParameters, request)
@@ -142,6 +146,7 @@ class BatchDeleteView(MemoryAPIView):
     @extend_schema(
         operation_id="delete_memories", summary="Delete many", request=IdsInput, responses=answers(200, DeletedOutput)
     )
+    @once
     def post(self, request: Request) -> Response:
         """Delete memories by their ids, all in one transaction; ids of nothing of yours delete nothing."""
         deleted = delete_chunks(user_id=current_user_id(), chunk_ids=valid(IdsInput, request.data)["ids"])
@@ -162,6 +167,7 @@ class MemoryView(MemoryAPIView):
         request=MemoryPatchInput,
         responses=answers(200, ChunkOutput, missing=True, conflict=True),
     )
+    @once
     def patch(self, request: Request, chunk_id: UUID) -> Response:
         """Change a memory; its id and `created_at` stay. A text that does not change is not embedded again."""
         patch = chunk_patch_from(request.data)
@@ -170,6 +176,7 @@ class MemoryView(MemoryAPIView):
     @extend_schema(
         operation_id="delete_memory", summary="Delete one", responses=answers(200, DeletedOutput, missing=True)
     )
+    @once
     def delete(self, request: Request, chunk_id: UUID) -> Response:
         """Delete one memory."""
         return _deleted(delete_chunk(user_id=current_user_id(), chunk_id=chunk_id))
@@ -197,6 +204,7 @@ class DocumentView(MemoryAPIView):
         request=DocumentPatchInput,
         responses=answers(200, PatchedDocumentOutput, missing=True, conflict=True),
     )
+    @once
     def patch(self, request: Request, doc_id: str) -> Response:
         """Change every memory of one document. A new `text` is split anew; what of it was there keeps its id."""
         address, patch = valid(DocumentAddress, {"doc_id": doc_id}), document_patch_from(request.data)
@@ -207,6 +215,7 @@ class DocumentView(MemoryAPIView):
         summary="Delete a document",
         responses=answers(200, DeletedOutput, missing=True),
     )
+    @once
     def delete(self, request: Request, doc_id: str) -> Response:
         """Delete every memory of one document."""
         return _deleted(delete_document(user_id=current_user_id(), **valid(DocumentAddress, {"doc_id": doc_id})))

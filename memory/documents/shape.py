@@ -1,6 +1,7 @@
 """Serializers of one document or of many: what their JSON may look like, and the documents it stands for."""
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -99,6 +100,17 @@ def documents_from(data: Any) -> list[Document]:
         _document(fields, allowance, f"documents[{number}].text" if batch else "text")
         for number, fields in enumerate(given)
     ]
+
+
+def with_doc_ids(data: Any, name: Callable[[int], str]) -> Any:
+    """A request body in which every document that has no doc_id gets one, by its place. Of another shape: as it is."""
+    if not isinstance(data, dict):
+        return data
+    if "documents" not in data:
+        return {"doc_id": name(0), **data}
+    given = data["documents"] if isinstance(data["documents"], list) else []
+    named = [{"doc_id": name(n), **each} if isinstance(each, dict) else each for n, each in enumerate(given)]
+    return {**data, "documents": named} if named else data
 
 
 def _document(fields: dict[str, Any], allowance: ChunkAllowance, place: str) -> Document:

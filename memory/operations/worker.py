@@ -23,7 +23,7 @@ from django.db import connections
 from keys import jobs
 from keys.jobs import Job
 from memory import metrics
-from memory.operations import due, execution, queue
+from memory.operations import due, execution, idempotency, queue
 from memory.operations.queue import Operation
 from memory.verbs.expiry import purge_expired
 
@@ -107,6 +107,7 @@ class Worker:
         if purged := queue.purge():
             metrics.OPERATIONS_PURGED.inc(purged)
             logger.info("finished operations purged", extra={"operations": purged})
+        metrics.REQUESTS_PURGED.inc(idempotency.purge())
         # What has expired is no answer since then: it is enough that one process deletes it now and then.
         if not jobs.ended_within(Job.PURGE, PURGE_EXPIRED_EVERY):
             purge_expired(progress=self._go_on)

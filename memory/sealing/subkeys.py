@@ -14,6 +14,8 @@ ROTATION_LABEL: Final = b"sealed-memory vector rotation 1:"
 LEXICAL_LABEL: Final = b"sealed-memory lexical terms 1:"
 FILTER_LABEL: Final = b"sealed-memory metadata filters 1:"
 
+IDEMPOTENCY_LABEL: Final = b"sealed-memory idempotency keys 1:"
+
 
 def rotation_subkey(user_hash: str) -> bytes:
     """The 32 bytes from which `memory.index.vector_rotation` derives this tenant's rotation."""
@@ -28,6 +30,11 @@ def lexical_subkey(user_hash: str) -> bytes:
 def filter_subkey(user_hash: str) -> bytes:
     """The 32 bytes that `memory.index.labels` hashes this tenant's filterable metadata with."""
     return _subkey(FILTER_LABEL, user_hash)
+
+
+def idempotency_subkey(user_hash: str) -> bytes:
+    """The 32 bytes that `memory.operations.idempotency` hashes this tenant's idempotency keys with."""
+    return _subkey(IDEMPOTENCY_LABEL, user_hash)
 
 
 def _subkey(label: bytes, user_hash: str) -> bytes:

@@ -107,6 +107,7 @@ CENSUS_COLUMNS = {
     "memory_chunks": {"user_hash", "enc_key_id", "created_at", "updated_at", "expires_at"},
     "memory_vectors": {"user_hash"},
     "memory_terms": {"user_hash"},
+    "memory_requests": {"user_hash", "enc_key_id", "created_at"},
     "memory_operations": {"user_hash", "enc_key_id", "state", "held_until", "created_at", "finished_at"},
 }
 _GRANTS = """

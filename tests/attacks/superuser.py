@@ -27,6 +27,8 @@ _ROW = {
     "memory_terms": "INSERT INTO memory_terms (user_hash, term, id, weight) VALUES (%(hash)s, 1, %(id)s, 1)",
     "memory_operations": "INSERT INTO memory_operations (user_hash, id, number, payload_cipher, enc_key_id)"
     " VALUES (%(hash)s, %(id)s, 1, %(blob)s, '')",
+    "memory_requests": "INSERT INTO memory_requests (user_hash, id, key_hash, record_cipher, enc_key_id)"
+    " VALUES (%(hash)s, %(id)s, 'key', %(blob)s, '')",
 }
 PARENTS_FIRST = tuple(_ROW)
 

@@ -83,3 +83,18 @@ def test_description_and_its_page_are_open_and_load_nothing_from_elsewhere() -> 
 @pytest.mark.django_db
 def test_bad_token_does_not_close_the_page() -> None:
     assert Client(headers={"Authorization": "Bearer wrong"}).get("/api/v1/docs/").status_code == 200
+
+
+def test_verbs_that_change_something_take_an_idempotency_key() -> None:
+    described = schema()["paths"]
+    taking = {
+        (path, verb)
+        for path, verbs in described.items()
+        for verb, operation in verbs.items()
+        if "Idempotency-Key" in {parameter["name"] for parameter in operation["parameters"]}
+    }
+    reading = {"/api/v1/memories/query", "/api/v1/memories/get"}
+    changing = {(path, verb) for path, verbs in described.items() for verb in verbs if verb != "get"}
+    assert taking == {(path, verb) for path, verb in changing if path not in reading}
+    for path, verb in taking:
+        assert {"409", "422"} <= set(described[path][verb]["responses"])
