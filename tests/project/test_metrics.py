@@ -10,6 +10,8 @@ from django.conf import settings as django_settings
 from django.core.checks import run_checks
 from django.test import Client
 
+# /metrics also tells what the database knows.
+pytestmark = pytest.mark.django_db
 TOKEN = "scrape-me"
 
 
