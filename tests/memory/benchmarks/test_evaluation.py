@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from memory.benchmarks import embedding_cache
+from memory.benchmarks import embedding_cache, evaluation
 from memory.benchmarks.beir import BadDataset, read_collection
 from memory.benchmarks.bm25_baseline import BM25Baseline
 from memory.benchmarks.evaluation import tenants
 from memory.benchmarks.quality import targets
 from memory.benchmarks.tenants import benchmark_user
+from memory.exceptions import EmbeddingModelUnavailable
+from memory.index import embedding_runtime
 from memory.listing import list_chunks
 from rerank import runtime
 from tests.rerank.factories import FakeBackend, serve_with
@@ -158,6 +160,23 @@ def test_embeddings_are_read_from_the_cache(dataset: Path, tmp_path: Path, monke
     monkeypatch.setattr("memory.benchmarks.embedding_cache.embed_passages", None)
     second = evaluate(dataset, "--modes", "dense", "--cache", str(cache))
     assert second["results"][1]["ndcg@10"] == first["results"][1]["ndcg@10"]
+
+
+@pytest.mark.django_db
+def test_a_run_from_the_cache_does_not_wait_for_the_model_at_its_end(dataset: Path, tmp_path: Path) -> None:
+    cache = str(tmp_path / "cache")
+    evaluate(dataset, "--modes", "dense", "--cache", cache)
+    embedding_runtime.reset()
+    assert len(evaluate(dataset, "--modes", "dense", "--cache", cache)["results"]) == 2
+
+
+@pytest.mark.django_db
+def test_questions_that_are_embedded_too_late_are_counted(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(text: str) -> None:
+        raise EmbeddingModelUnavailable("too late")
+
+    monkeypatch.setattr(evaluation, "embed_query", refuse)
+    assert "none of 2 was done in time" in evaluate(dataset, "--modes", "dense")["notes"][-1]
 
 
 @pytest.mark.django_db
