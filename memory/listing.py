@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
@@ -132,8 +132,9 @@ def list_chunks(
     filters = {
         "source": source,
         "doc_id": doc_id,
-        "happened__gte": occurred_after,
-        "happened__lt": occurred_before,
+        # In UTC: the ORM writes a time as text, in which Postgres takes no offset of 16 hours or more.
+        "happened__gte": occurred_after and occurred_after.astimezone(UTC),
+        "happened__lt": occurred_before and occurred_before.astimezone(UTC),
     }
     given = {name: value for name, value in filters.items() if value is not None}
     with tenant_transaction(user_id):

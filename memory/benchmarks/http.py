@@ -11,6 +11,7 @@ from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -77,8 +78,9 @@ WORDS = [
 UNTHROTTLED = {f"MEMORY_THROTTLE_{scope}": "" for scope in ("INDEX", "QUERY", "OTHER")}
 NOTE = (
     "query = a question of 10 words as text, top_k 10, each client asks again when it has its answer; short and long ="
-    " new documents of 20 and 2,000 tokens; beside bulk = one client's questions while another stores"
-    " 4 MiB at a time without pause. Clients and server share the machine's cores."
+    " new documents of 20 and 2,000 tokens; read one and change its metadata = of one memory, in turns; beside bulk ="
+    " one client's questions while another stores 4 MiB at a time without pause. Clients and server share the machine's"
+    " cores."
 )
 
 
@@ -126,6 +128,11 @@ def targets(rows: Sequence[Row]) -> list[Target]:
     for row in beside:
         ratio = row["p95_ms"] / alone[row["tenant_rows"]]["p95_ms"]
         found.append(at_most(f"{row['tenant_rows']:,} rows: p95 beside bulk / alone", ratio, 3.0, "×"))
+    p50 = {row["work"]: row.get("p50_ms") for row in rows}
+    if p50.get("read one") and p50.get("change its metadata"):
+        found.append(
+            at_most("p50 of changing metadata / reading", p50["change its metadata"] / p50["read one"], 1.5, "×")
+        )
     return found
 
 
@@ -165,10 +172,29 @@ def _measure(plan: Plan, server: Server, known: Sequence[Account], writer: Accou
     for name, tokens in (("index, short", 20), ("index, long", 2_000)):
         for clients in plan.clients[:2]:
             yield _row(name, None, clients, write(tokens, clients))
+    read, changed = _reads_and_changes(server.address, writer, plan.seconds)
+    yield _row("read one", None, 1, read)
+    yield _row("change its metadata", None, 1, changed)
     for account, size in zip(known, plan.sizes, strict=True):
         with _filling(server.address, writer, plan.bulk_bytes):
             yield _row("query beside bulk", size, 1, ask(account, 1))
     yield {**_row("memory of all processes", None, 0, Answers()), "mib": server.resident_bytes() / 2**20}
+
+
+def _reads_and_changes(address: str, writer: Account, seconds: float) -> tuple[Answers, Answers]:
+    """Read a memory and change its metadata, in turns."""
+    read, changed = Answers(), Answers()
+    give_up = monotonic() + seconds
+    with closing(Client(address, writer.token)) as client:
+        _, stored, _ = client.post("memories/index", next(documents(0, ROW_WORDS)))
+        path = f"memories/{stored['documents'][0]['chunk_ids'][0]}"
+        for number in count():
+            read.count(*client.send("GET", path))
+            changed.count(*client.send("PATCH", path, {"metadata": {"turn": number}}))
+            if monotonic() >= give_up:
+                break
+    read.seconds = changed.seconds = seconds
+    return read, changed
 
 
 @contextmanager

@@ -50,6 +50,15 @@ class Answers:
     failed: int = 0
     seconds: float = 0.0
 
+    def count(self, status: int, answer: Any, milliseconds: float) -> None:
+        """Take one answer in, as Client gives it."""
+        if status in (200, 202):
+            self.milliseconds.append(milliseconds)
+        elif status in (429, 503):
+            self.refused += 1
+        else:
+            self.failed += 1
+
     def add(self, other: "Answers") -> None:
         """Take another client's answers in; both worked for the same time."""
         self.milliseconds += other.milliseconds
@@ -103,9 +112,13 @@ class Client:
 
     def post(self, path: str, body: Mapping[str, Any]) -> tuple[int, Any, float]:
         """Status, decoded answer, and milliseconds from the first byte sent to the last one read."""
-        data = json.dumps(body).encode()
+        return self.send("POST", path, body)
+
+    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any, float]:
+        """As `post`, with any method."""
+        data = None if body is None else json.dumps(body).encode()
         started = perf_counter()
-        self._connection.request("POST", f"/api/v1/{path}", data, self._headers)
+        self._connection.request(method, f"/api/v1/{path}", data, self._headers)
         response = self._connection.getresponse()
         answer = response.read()
         return response.status, json.loads(answer), (perf_counter() - started) * 1000
@@ -119,13 +132,7 @@ class Client:
         answers = Answers()
         started = monotonic()
         while going_on():
-            status, _, milliseconds = self.post(path, next(bodies))
-            if status in (200, 202):
-                answers.milliseconds.append(milliseconds)
-            elif status in (429, 503):
-                answers.refused += 1
-            else:
-                answers.failed += 1
+            answers.count(*self.post(path, next(bodies)))
         answers.seconds = monotonic() - started
         return answers
 

@@ -211,3 +211,14 @@ def test_only_ones_own_index_is_touched() -> None:
     post(client, "memories/delete", {"ids": [memory]})
     answer = post(client, "memories/query", {"query": "?", "embedding": vector(0)}).json()
     assert [match["id"] for match in answer["matches"]] == stored["chunk_ids"]
+
+
+def test_a_zone_that_postgres_takes_in_no_text() -> None:
+    client = person_client()
+    (memory,) = talk(client, "hello")
+    far = "2022-06-05T10:00:00-18:10"
+    answer = patch(client, f"memories/{memory}", {"occurred_at": far})
+    assert (answer.status_code, answer.json()["occurred_at"]) == (200, far)
+    listed = client.get(MEMORIES, {"occurred_after": far, "occurred_before": "2022-06-05T10:00:01-18:10"})
+    assert [each["id"] for each in listed.json()["memories"]] == [memory]
+    assert client.get(MEMORIES, {"sort": "occurred_at", "occurred_after": far}).status_code == 200

@@ -18,7 +18,7 @@ def test_every_kind_of_work_is_answered_and_nothing_stays() -> None:
     )
     assert {row["work"] for row in report.results} == {
         *("query, plain", "query, reranked", "index, short", "index, long"),
-        *("query beside bulk", "memory of all processes"),
+        *("read one", "change its metadata", "query beside bulk", "memory of all processes"),
     }
     for row in report.results:
         assert row["failed"] == 0
@@ -27,6 +27,7 @@ def test_every_kind_of_work_is_answered_and_nothing_stays() -> None:
     assert [target.name for target in report.targets] == [
         "answers that failed",
         "8 rows: p95 beside bulk / alone",
+        "p50 of changing metadata / reading",
     ]
     assert not User.objects.filter(username__startswith="benchmark-").exists()
 
