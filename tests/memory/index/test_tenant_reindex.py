@@ -15,6 +15,7 @@ from keys import steps
 from keys.exceptions import LeaseTaken
 from keys.generation import generate_key
 from keys.leases import hold
+from keys.models import Lease
 from keys.rotation import rotate
 from memory.erasure import delete_document, erase_user
 from memory.index import tenant_reindex
@@ -28,6 +29,7 @@ from memory.rotation.encryption_key import EncryptionKeyMover
 from memory.rotation.hmac_key import HMACKeyMover
 from memory.rotation.integrity import inspect_all
 from memory.security import hmac_user
+from tests.children import KILLED, die_in_a_child
 from tests.factories import ALICE, remember, vector_of
 from tests.memory.search.searches import found
 from tests.memory.waiting import in_thread
@@ -213,6 +215,18 @@ def test_a_killed_run_goes_on_where_it_was(stored: str, embedded: list[str]) -> 
     assert reindex_tenant(stored, progress=told.append).rows == 4
     assert sorted([*first, *embedded]) == sorted(TEXTS)
     assert sum(told) == len(TEXTS)
+    assert_all_by(ANOTHER)
+
+
+def test_a_run_that_is_killed_holds_the_tenant_until_its_lease_ends(stored: str) -> None:
+    """At its third step, after the first batch: what is searched and inspected then is whole."""
+    assert die_in_a_child(lambda: reindex_tenant(stored), 3) == KILLED
+    assert found(ALICE, "number 5", vector_of(TEXTS[2]))[0].doc_id == "doc-5"
+    assert inspect_all().findings == []
+    with pytest.raises(LeaseTaken):
+        reindex_tenant(stored)
+    Lease.objects.all().delete()  # its minutes are over
+    assert reindex_tenant(stored).rows == 4
     assert_all_by(ANOTHER)
 
 

@@ -1,47 +1,20 @@
 """A worker killed at any step: every accepted document is stored exactly once, or reported failed."""
 
-import os
-import warnings
-from collections.abc import Callable
-
 import pytest
 
-from keys import steps
 from memory.models import MemoryChunk, MemoryVector, Tenant
 from memory.operations.execution import MOST_ATTEMPTS
 from memory.rls import tenant_transaction
 from memory.rotation.integrity import inspect_all
+from tests.children import KILLED, die_in_a_child
 from tests.factories import ALICE
 from tests.memory.operations.queued import let_time_run_out, observed, operation, queue_call, stored, work
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-KILLED = 9
 STEPS = ["call claimed", "portion embedded", "call stored", "call done"]
 BEFORE = [("doc", "old")]
 AFTER = [("doc", "one"), ("doc", "two")]
-
-
-def die_in_a_child(work_on: Callable[[], object], number: int) -> int:
-    """Do some work in a child process that is killed at a step; returns its exit code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the pool's threads stay behind, and are not used
-        child = os.fork()
-    if child == 0:
-        try:
-            passed: list[str] = []
-
-            def die(step: str) -> None:
-                passed.append(step)
-                if len(passed) == number:
-                    os._exit(KILLED)
-
-            steps.observer = die
-            work_on()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def assert_whole(documents: list[tuple[str, str]]) -> None:
