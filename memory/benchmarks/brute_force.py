@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,12 +11,24 @@ from memory.index.text_analysis import analyse
 from memory.search.search_parameters import Weights
 
 
-class BruteForce:
-    """One tenant's rows: vectors of unit length, float32 (n, d), and texts in documents of `turns` consecutive rows."""
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Of every row, float64 (n,): the fused score, and the cosine and the keywords (0 to 1) it is made of."""
 
-    def __init__(self, vectors: np.ndarray, texts: Sequence[str], turns: int) -> None:
+    final: np.ndarray
+    cosine: np.ndarray
+    keywords: np.ndarray
+
+
+class BruteForce:
+    """One tenant's rows: vectors of unit length, float32 (n, d), texts, and the number of each one's document (n,).
+
+    The rows of one document are consecutive.
+    """
+
+    def __init__(self, vectors: np.ndarray, texts: Sequence[str], documents: np.ndarray) -> None:
         self._vectors = vectors.astype(np.float64)
-        self._documents = np.arange(len(vectors)) // turns
+        self._documents = documents
         postings: dict[str, list[tuple[int, float]]] = {}
         for row, text in enumerate(texts):
             terms = analyse(text)
@@ -30,9 +43,18 @@ class BruteForce:
 
     def scores(self, query: str, vector: np.ndarray, weights: Weights) -> np.ndarray:
         """The fused score of every row, float64 (n,)."""
-        keywords = self._bm25(query)
-        base = weights.dense * (self._vectors @ vector) + weights.lexical * keywords / (keywords.max() or 1)
-        return np.asarray(base + weights.neighbour * np.maximum(0, self._beside(base) - base))
+        return self.parts(query, vector, weights).final
+
+    def parts(self, query: str, vector: np.ndarray, weights: Weights) -> Scores:
+        """The fused score of every row, and what it is made of."""
+        return self.parts_of(query, self._vectors @ vector, weights)
+
+    def parts_of(self, query: str, cosine: np.ndarray, weights: Weights) -> Scores:
+        """The same, the cosine of every row given: of many queries they are quicker worked out together."""
+        bm25 = self._bm25(query)
+        keywords = bm25 / (bm25.max(initial=0) or 1)
+        base = weights.dense * cosine + weights.lexical * keywords
+        return Scores(base + weights.neighbour * np.maximum(0, self._beside(base) - base), cosine, keywords)
 
     def _bm25(self, query: str) -> np.ndarray:
         scores = np.zeros(len(self._vectors))

@@ -241,7 +241,9 @@ def _compare(
     verbosity: int,
 ) -> Iterator[Row]:
     for each in progress(subjects, "Asking", verbosity=verbosity, unit="tenant"):
-        brute_force = BruteForce(each.memories.vectors, each.memories.texts, TURNS)
+        brute_force = BruteForce(
+            each.memories.vectors, each.memories.texts, np.arange(len(each.memories.texts)) // TURNS
+        )
         truth = {
             name: [brute_force.best(query, vector, weights, CANDIDATES) for query, vector in each.questions]
             for name, weights in ((PRODUCT, DENSE), (HYBRID, Weights.configured()))

@@ -21,12 +21,12 @@ VECTORS = np.stack([unit(1, i, i * i) for i in range(6)])
 
 def test_dense_scores_are_cosines() -> None:
     query = unit(1, 0, 0)
-    scores = BruteForce(VECTORS, TEXTS, 2).scores("apples", query, Weights(1.0, 0.0, 0.0))
+    scores = BruteForce(VECTORS, TEXTS, np.arange(len(TEXTS)) // 2).scores("apples", query, Weights(1.0, 0.0, 0.0))
     assert scores == pytest.approx(VECTORS @ query)
 
 
 def test_keywords_are_bm25_as_a_share_of_the_best() -> None:
-    brute_force = BruteForce(VECTORS, TEXTS, 1)
+    brute_force = BruteForce(VECTORS, TEXTS, np.arange(len(TEXTS)) // 1)
     scores = brute_force.scores("apples", unit(1, 0, 0), Weights(0.0, 1.0, 0.0))
     assert [row for row, score in enumerate(scores) if score > 0] == [0, 1, 5]
     assert scores.max() == 1.0
@@ -37,5 +37,7 @@ def test_keywords_are_bm25_as_a_share_of_the_best() -> None:
 def test_agrees_with_the_reference_of_the_search_tests() -> None:
     documents = [[(TEXTS[i + j], VECTORS[i + j]) for j in range(3)] for i in (0, 3)]
     expected = fused("train apples", unit(0, 1, 1), documents)
-    found = BruteForce(VECTORS, TEXTS, 3).scores("train apples", unit(0, 1, 1), Weights(1.0, 0.5, 0.25))
+    found = BruteForce(VECTORS, TEXTS, np.arange(len(TEXTS)) // 3).scores(
+        "train apples", unit(0, 1, 1), Weights(1.0, 0.5, 0.25)
+    )
     assert found == pytest.approx(expected, abs=1e-6)
