@@ -30,7 +30,9 @@ class LocalBackend(ABC):
         self.gives_logits = gives_logits(files.config)
         self._pad_id = int(files.config.get("pad_token_id") or 0)
         try:
-            self._tokenizer = PairTokenizer.from_directory(files.directory, limits)
+            self._tokenizer = PairTokenizer.from_directory(
+                files.directory, limits, marks_shared=bool(files.config.get("shared_token_types"))
+            )
         except (OSError, ValueError) as error:
             raise ModelUnavailable(f"{files.directory}: {error}") from error
 

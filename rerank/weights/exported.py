@@ -4,7 +4,8 @@ A folder with `model.onnx`, `tokenizer.json` and `config.json`, which says how t
 
     {"name": "…", "sha256": "… of model.onnx", "fusion": "weighted", "weight": 0.1, "max_length": 256}
 
-and optionally `query_tokens`, `dtype` and `pad_token_id`. Inputs are any of `input_ids`, `token_type_ids`,
+and optionally `query_tokens`, `dtype`, `pad_token_id` and `shared_token_types` (whether tokens that stand on both sides
+of a pair have types of their own: `rerank.backends.pair_tokenizer`). Inputs are any of `input_ids`, `token_type_ids`,
 `attention_mask` (batch, tokens) and `lengths` (batch,), int32 or int64; the output is one raw logit a row.
 """
 
