@@ -14,6 +14,7 @@ The specification's own modules stand here: `security` (seal and open), `rls` (t
     verbs/       verbs of several modules: changing what is stored
     api/         the verbs over HTTP
     benchmarks/  what it costs, and beside others
+    training/    how the small cross-encoder comes about
 
 Imports go down only: `tests/test_rooms.py` asserts it. A picture is in `docs/architecture.md`.
 """

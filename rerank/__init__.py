@@ -11,6 +11,7 @@
     pool           how many candidates it is asked about
     health         how the reranker is, for `/readyz` and the admin
     config         the RERANK_* settings, as values for the rooms below
+    training/      how the small cross-encoder of this project is trained; serving imports none of it
 
 Rooms below, from the ground up, each importing only what stands before it:
 

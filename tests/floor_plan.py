@@ -31,6 +31,7 @@ ROOMS = (
     "api",
     "mcp",
     "benchmarks",
+    "training",
     "shell",
 )
 RERANK_ROOMS = ({"outcomes", "ordering", "metrics", "latency"}, {"weights"}, {"backends"})

@@ -1,0 +1,22 @@
+"""Whole collections that are only measured: chunked, embedded and judged as `manage.py evaluate` does."""
+
+from pathlib import Path
+
+from memory.benchmarks.beir import read_collection
+from memory.training.mining import mine
+from memory.training.views import View
+from rerank.training.pools import Pools
+
+MOST_QUESTIONS = 500
+
+
+def mine_collection(directory: Path, cache: Path | None, verbosity: int = 1) -> Pools:
+    """Pools of a collection in BEIR's layout: its `test` questions, or 500 of them drawn. Raises BadDataset."""
+    collection = read_collection(directory)
+    view, numbers = View(collection.name), {}
+    for number, document in enumerate(collection.documents):
+        numbers[document.doc_id] = number
+        view.add(number, [chunk.text for chunk in document.chunks])
+    for query in collection.queries:
+        view.ask(query.text, *(numbers[each] for each, grade in query.judged.items() if grade > 0 and each in numbers))
+    return mine(view, cache=cache, limit=MOST_QUESTIONS, verbosity=verbosity)

@@ -1,0 +1,153 @@
+"""A training from collections to a folder with a model and its card; every step is kept, so that a kill costs little.
+
+<output>/plan.json             what is trained from what; a resumed run must ask for the same
+<output>/train.npz, …          mined pools
+<output>/last.pt, best.pt      checkpoints, and curve.jsonl
+<output>/model/                what can be served: ONNX, tokenizer, config.json, model card
+<output>/results.json          the tables
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memory.training.card import Card
+from memory.training.collections import JudgedCollection, Part
+from memory.training.held_out import mine_collection
+from memory.training.quality import best_weight, figures, ndcg_of
+from memory.training.recipe import Recipe, mine_evaluation, mine_training
+from memory.training.report import Row, rows_of, what_is_in_the_way
+from rerank.training.bundle import Served, write_bundle
+from rerank.training.export import by_graph, fp32_model, int8_model
+from rerank.training.fusion import fused
+from rerank.training.loop import CURVE
+from rerank.training.pairs import TokenisedPools
+from rerank.training.pools import Pools, joined
+from rerank.training.scoring import scores_of
+from rerank.training.session import Plan, train
+
+MOST_SHIFTED = 0.001  # of dev's nDCG@10, by storing the matrices in 8 bits
+
+
+class OtherPlan(ValueError):
+    """The folder holds a training of something else."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train, from what, and where. `held_out`: folders of collections that are only measured."""
+
+    plan: Plan
+    recipe: Recipe
+    collections: Sequence[JudgedCollection]
+    held_out: Sequence[Path]
+    output: Path
+    name: str
+    cache: Path | None = None
+    resume: bool = False
+    verbosity: int = 1
+    log: Callable[[str], None] = print
+
+    def described(self) -> dict[str, Any]:
+        collections = [collection.name for collection in self.collections]
+        return {**self.plan.described(), "recipe": asdict(self.recipe), "collections": collections}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome. `in_the_way`: why the model should not be shipped; nothing where it pays."""
+
+    folder: Path
+    weight: float
+    dev: list[Row]
+    held_out: list[Row]
+    in_the_way: list[str] = field(default_factory=list)
+
+
+def run(job: Job) -> Trained:
+    """Mine, train, choose the weight on dev, export, measure, and write everything. Raises OtherPlan."""
+    _claim(job)
+    pools = {part: _mined(job, part) for part in Part}
+    network = train(
+        job.plan, pools[Part.TRAIN], pools[Part.DEV], job.output, measure=figures, resume=job.resume, log=job.log
+    )
+    whole = fp32_model(job.plan.config(), network.weights())
+    small = int8_model(whole)
+    scores = {graph: _scores(job, pools[Part.DEV], graph) for graph in (whole, small)}
+    weight = best_weight(pools[Part.DEV], scores[whole])
+    shift = _dev_ndcg(pools[Part.DEV], scores[small], weight) - _dev_ndcg(pools[Part.DEV], scores[whole], weight)
+    shipped = small if abs(shift) <= MOST_SHIFTED else whole
+    dev = list(rows_of(pools[Part.DEV], scores[shipped], weight))
+    measured = joined(
+        [pools[Part.HELD_OUT], *(mine_collection(each, job.cache, job.verbosity) for each in job.held_out)]
+    )
+    held_out = list(rows_of(measured, _scores(job, measured, shipped), weight))
+    trained = Trained(job.output / "model", weight, dev, held_out, what_is_in_the_way(held_out))
+    _write(job, trained, whole, shipped, shift)
+    return trained
+
+
+def _claim(job: Job) -> None:
+    """Note what is trained here. A resumed run may only have another budget."""
+    path = job.output / "plan.json"
+    described = json.loads(json.dumps(job.described()))
+    if job.resume and path.is_file() and _without_budget(json.loads(path.read_text())) != _without_budget(described):
+        raise OtherPlan(f"{job.output} holds a training of something else: {path.read_text()}")
+    job.output.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    if not job.resume:
+        (job.output / CURVE).unlink(missing_ok=True)
+
+
+def _without_budget(described: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in described.items() if name not in Plan.BUDGET}
+
+
+def _mined(job: Job, part: Part) -> Pools:
+    path = job.output / f"{part}.npz"
+    if job.resume and path.is_file():
+        return Pools.load(path)
+    if part is Part.TRAIN:
+        pools = mine_training(job.collections, job.recipe, cache=job.cache, verbosity=job.verbosity)
+    else:
+        pools = mine_evaluation(job.collections, part, job.recipe, cache=job.cache, verbosity=job.verbosity)
+    pools.save(path)
+    job.log(f"{part}: {len(pools):,} questions mined.")
+    return pools
+
+
+def _scores(job: Job, pools: Pools, graph: bytes) -> np.ndarray:
+    tokenised = TokenisedPools(pools, job.plan.tokenizer())
+    return scores_of(tokenised, by_graph(graph, job.plan.threads or 1))
+
+
+def _dev_ndcg(pools: Pools, scores: np.ndarray, weight: float) -> float:
+    return float(ndcg_of(pools, fused(pools, scores, weight)).mean())
+
+
+def _write(job: Job, trained: Trained, whole: bytes, shipped: bytes, shift: float) -> None:
+    curve = [json.loads(line) for line in (job.output / CURVE).read_text(encoding="utf-8").splitlines()]
+    card = Card(
+        name=job.name,
+        weight=trained.weight,
+        collections=[(collection.name, collection.licence) for collection in job.collections],
+        plan=job.described(),
+        curve=curve,
+        shift=shift,
+        dev=trained.dev,
+        held_out=trained.held_out,
+    )
+    plan = job.plan
+    served = Served(job.name, trained.weight, plan.max_length, plan.shared_token_types)
+    write_bundle(trained.folder, shipped, plan.body / "tokenizer.json", served, card.as_markdown())
+    (job.output / "fp32.onnx").write_bytes(whole)
+    results = {
+        "dev": [asdict(row) for row in trained.dev],
+        "held_out": [asdict(row) for row in trained.held_out],
+        "in_the_way": trained.in_the_way,
+    }
+    (job.output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,40 @@
+"""The folder that is served: `model.onnx`, `tokenizer.json`, `config.json`, and the model card as `README.md`."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+MODEL, TOKENIZER, CONFIG, CARD = "model.onnx", "tokenizer.json", "config.json", "README.md"
+MOST_BYTES = 20 * 2**20  # of the whole folder: it lives in a repository
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What config.json says of a model: its name, how its scores are fused, and how its pairs are made."""
+
+    name: str
+    weight: float
+    max_length: int
+    shared_token_types: bool
+
+
+def write_bundle(folder: Path, model: bytes, tokenizer: Path, served: Served, card: str) -> Path:
+    """Write the folder and return it. Raises ValueError for a model that is too large for a repository."""
+    if len(model) + tokenizer.stat().st_size > MOST_BYTES:
+        raise ValueError(f"The model has {len(model):,} bytes; with its tokenizer {MOST_BYTES:,} are allowed.")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MODEL).write_bytes(model)
+    shutil.copyfile(tokenizer, folder / TOKENIZER)
+    config = {
+        "name": served.name,
+        "fusion": "weighted",
+        "weight": served.weight,
+        "max_length": served.max_length,
+        "shared_token_types": served.shared_token_types,
+        "sha256": hashlib.sha256(model).hexdigest(),
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(card, encoding="utf-8")
+    return folder
