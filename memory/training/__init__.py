@@ -6,6 +6,7 @@
     recipe       what is mined of which collection
     held_out     whole collections that are only measured
     quality      nDCG of pools, and the weight of the model's score that is best on dev
+    latency      beside the specified model's shape
     report, card the tables, and the model card around them
     run          all of it in order, with everything kept
 

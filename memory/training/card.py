@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memory.training import latency
+from memory.training.latency import Latency
 from memory.training.report import Row, as_markdown, curve_as_markdown
 
 _CARD = """# {name}
@@ -27,6 +29,8 @@ neighbouring sentences.
 {curve}
 
 The matrices are stored in 8 bits, which moved dev's nDCG@10 by {shift:+.4f}.
+
+{latency}
 
 ## Dev: nDCG@10 over the first 24 candidates
 
@@ -54,6 +58,7 @@ class Card:
     shift: float
     dev: Sequence[Row]
     held_out: Sequence[Row]
+    latency: Sequence[Latency]
 
     def as_markdown(self) -> str:
         return _CARD.format(
@@ -65,4 +70,5 @@ class Card:
             shift=self.shift,
             dev=as_markdown(self.dev),
             held_out=as_markdown(self.held_out),
+            latency=latency.as_markdown(self.latency),
         )

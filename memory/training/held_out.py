@@ -10,7 +10,7 @@ from rerank.training.pools import Pools
 MOST_QUESTIONS = 500
 
 
-def mine_collection(directory: Path, cache: Path | None, verbosity: int = 1) -> Pools:
+def mine_collection(directory: Path, *, cache: Path | None, verbosity: int = 1) -> Pools:
     """Pools of a collection in BEIR's layout: its `test` questions, or 500 of them drawn. Raises BadDataset."""
     collection = read_collection(directory)
     view, numbers = View(collection.name), {}

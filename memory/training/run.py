@@ -9,7 +9,8 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import numpy as np
 from memory.training.card import Card
 from memory.training.collections import JudgedCollection, Part
 from memory.training.held_out import mine_collection
+from memory.training.latency import Latency, measure_latency
 from memory.training.quality import best_weight, figures, ndcg_of
 from memory.training.recipe import Recipe, mine_evaluation, mine_training
 from memory.training.report import Row, rows_of, what_is_in_the_way
-from rerank.training.bundle import Served, write_bundle
+from rerank.training.bundle import Served, write_bundle, write_card
 from rerank.training.export import by_graph, fp32_model, int8_model
 from rerank.training.fusion import fused
 from rerank.training.loop import CURVE
@@ -65,7 +67,8 @@ class Trained:
     weight: float
     dev: list[Row]
     held_out: list[Row]
-    in_the_way: list[str] = field(default_factory=list)
+    latency: list[Latency]
+    in_the_way: list[str]
 
 
 def run(job: Job) -> Trained:
@@ -81,13 +84,19 @@ def run(job: Job) -> Trained:
     weight = best_weight(pools[Part.DEV], scores[whole])
     shift = _dev_ndcg(pools[Part.DEV], scores[small], weight) - _dev_ndcg(pools[Part.DEV], scores[whole], weight)
     shipped = small if abs(shift) <= MOST_SHIFTED else whole
-    dev = list(rows_of(pools[Part.DEV], scores[shipped], weight))
-    measured = joined(
-        [pools[Part.HELD_OUT], *(mine_collection(each, job.cache, job.verbosity) for each in job.held_out)]
-    )
+    measured = joined([pools[Part.HELD_OUT], *(_mined_whole(job, directory) for directory in job.held_out)])
     held_out = list(rows_of(measured, _scores(job, measured, shipped), weight))
-    trained = Trained(job.output / "model", weight, dev, held_out, what_is_in_the_way(held_out))
-    _write(job, trained, whole, shipped, shift)
+    folder = _bundle(job, shipped, weight)
+    trained = Trained(
+        folder=folder,
+        weight=weight,
+        dev=list(rows_of(pools[Part.DEV], scores[shipped], weight)),
+        held_out=held_out,
+        latency=measure_latency(folder, threads=job.plan.threads),
+        in_the_way=what_is_in_the_way(held_out),
+    )
+    (job.output / "fp32.onnx").write_bytes(whole)
+    _report(job, trained, shift)
     return trained
 
 
@@ -108,15 +117,25 @@ def _without_budget(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mined(job: Job, part: Part) -> Pools:
-    path = job.output / f"{part}.npz"
+    if part is Part.TRAIN:
+        mine = partial(mine_training, job.collections, job.recipe)
+    else:
+        mine = partial(mine_evaluation, job.collections, part, job.recipe)
+    return _kept(job, str(part), mine)
+
+
+def _mined_whole(job: Job, directory: Path) -> Pools:
+    return _kept(job, directory.resolve().name, partial(mine_collection, directory))
+
+
+def _kept(job: Job, name: str, mine: Callable[..., Pools]) -> Pools:
+    """The pools that a resumed run finds in its folder, or mined now."""
+    path = job.output / f"{name}.npz"
     if job.resume and path.is_file():
         return Pools.load(path)
-    if part is Part.TRAIN:
-        pools = mine_training(job.collections, job.recipe, cache=job.cache, verbosity=job.verbosity)
-    else:
-        pools = mine_evaluation(job.collections, part, job.recipe, cache=job.cache, verbosity=job.verbosity)
+    pools = mine(cache=job.cache, verbosity=job.verbosity)
     pools.save(path)
-    job.log(f"{part}: {len(pools):,} questions mined.")
+    job.log(f"{name}: {len(pools):,} questions mined.")
     return pools
 
 
@@ -129,7 +148,14 @@ def _dev_ndcg(pools: Pools, scores: np.ndarray, weight: float) -> float:
     return float(ndcg_of(pools, fused(pools, scores, weight)).mean())
 
 
-def _write(job: Job, trained: Trained, whole: bytes, shipped: bytes, shift: float) -> None:
+def _bundle(job: Job, model: bytes, weight: float) -> Path:
+    plan = job.plan
+    served = Served(job.name, weight, plan.max_length, plan.shared_token_types)
+    return write_bundle(job.output / "model", model, plan.body / "tokenizer.json", served)
+
+
+def _report(job: Job, trained: Trained, shift: float) -> None:
+    """The model card, and the tables as JSON."""
     curve = [json.loads(line) for line in (job.output / CURVE).read_text(encoding="utf-8").splitlines()]
     card = Card(
         name=job.name,
@@ -140,14 +166,9 @@ def _write(job: Job, trained: Trained, whole: bytes, shipped: bytes, shift: floa
         shift=shift,
         dev=trained.dev,
         held_out=trained.held_out,
+        latency=trained.latency,
     )
-    plan = job.plan
-    served = Served(job.name, trained.weight, plan.max_length, plan.shared_token_types)
-    write_bundle(trained.folder, shipped, plan.body / "tokenizer.json", served, card.as_markdown())
-    (job.output / "fp32.onnx").write_bytes(whole)
-    results = {
-        "dev": [asdict(row) for row in trained.dev],
-        "held_out": [asdict(row) for row in trained.held_out],
-        "in_the_way": trained.in_the_way,
-    }
+    write_card(trained.folder, card.as_markdown())
+    tables = {name: [asdict(row) for row in getattr(trained, name)] for name in ("dev", "held_out", "latency")}
+    results = {**tables, "weight": trained.weight, "in_the_way": trained.in_the_way}
     (job.output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -20,8 +20,8 @@ class Served:
     shared_token_types: bool
 
 
-def write_bundle(folder: Path, model: bytes, tokenizer: Path, served: Served, card: str) -> Path:
-    """Write the folder and return it. Raises ValueError for a model that is too large for a repository."""
+def write_bundle(folder: Path, model: bytes, tokenizer: Path, served: Served) -> Path:
+    """Write all but the model card, and return the folder. Raises ValueError where it is too large for a repository."""
     if len(model) + tokenizer.stat().st_size > MOST_BYTES:
         raise ValueError(f"The model has {len(model):,} bytes; with its tokenizer {MOST_BYTES:,} are allowed.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,5 +36,8 @@ def write_bundle(folder: Path, model: bytes, tokenizer: Path, served: Served, ca
         "sha256": hashlib.sha256(model).hexdigest(),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(card, encoding="utf-8")
     return folder
+
+
+def write_card(folder: Path, card: str) -> None:
+    (folder / CARD).write_text(card, encoding="utf-8")

@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from memory.benchmarks.beir import BadDataset
 from memory.exceptions import EmbeddingModelUnavailable
 from memory.index.embedding import bundled_directory
+from memory.training import latency
 from memory.training.collections import read_judged
 from memory.training.recipe import Recipe
 from memory.training.report import as_markdown
@@ -76,6 +77,7 @@ class Command(BaseCommand):
     def _tell(self, trained: Trained) -> None:
         self.stdout.write(f"Dev, weight {trained.weight:g}:\n{as_markdown(trained.dev)}\n")
         self.stdout.write(f"Held out:\n{as_markdown(trained.held_out)}\n")
+        self.stdout.write(f"Latency:\n{latency.as_markdown(trained.latency)}\n")
         for reason in trained.in_the_way:
             self.stdout.write(self.style.WARNING(f"Not to be shipped: {reason}."))
         self.stdout.write(f"Written to {trained.folder}.")
