@@ -1,6 +1,7 @@
 """How the small cross-encoder comes about: from judged collections to a folder that `rerank` can serve.
 
     collections  a collection's passages and questions, by part: train, dev, held out
+    rewriting    plain passages as windows of sentences and as turns of a conversation
     views        its passages as memories are: windows, turns of a conversation, chunks of documents
     mining       the candidates that the product's hybrid finds in a view
     recipe       what is mined of which collection

@@ -4,7 +4,8 @@ Two layouts are read. BEIR's: `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.ts
 `pairs.jsonl` of {"query", "passage", "label"}, lower-cased and tokenised as the Penn Treebank is.
 
 A passage and its questions belong to exactly one part, chosen by a hash, so that a collection that grows does not move
-what it had: `train`, `dev` (the best checkpoint and the fusion are chosen on it), and `held_out` (only reported).
+what it had: `train`, `dev` (the best checkpoint and the fusion are chosen on it), and `held_out` (only reported). Pairs
+of the split from which `memory.benchmarks.conversations` builds its dialogues are held out as a whole.
 """
 
 import hashlib
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from memory.benchmarks.beir import BadDataset
+from memory.benchmarks.conversations import SPLIT
 
+PAIRS = "pairs.jsonl"
 DEV_PERCENT = 12
 HELD_OUT_PERCENT = 12
 SENTENCES_A_BLOCK = 150  # consecutive sentences of pairs.jsonl are mostly of one article
@@ -48,7 +51,7 @@ class Question:
     doc_id: str
 
 
-Grouped = list[tuple[str, Passage]]  # each with its group, whose members stay in one part
+Parted = list[tuple[Part, Passage]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,8 @@ class JudgedCollection:
 def read_judged(directory: Path) -> JudgedCollection:
     """The collection in a folder, in either layout. Raises BadDataset."""
     try:
-        pairs = directory / "pairs.jsonl"
-        passages, questions = _from_pairs(pairs) if pairs.is_file() else _from_beir(directory)
+        pairs = directory / PAIRS
+        passages, questions = (_from_pairs if pairs.is_file() else _from_beir)(directory)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadDataset(f"{directory}: {type(error).__name__} while reading it: {error}") from None
     if not questions:
@@ -85,21 +88,19 @@ def _licence(path: Path) -> str:
     return str(json.loads(path.read_text(encoding="utf-8")).get("licence")) if path.is_file() else "not stated"
 
 
-def _in_parts(
-    name: str, licence: str, passages: list[tuple[str, Passage]], questions: list[Question]
-) -> JudgedCollection:
-    part = {passage.doc_id: part_of(name, group) for group, passage in passages}
+def _in_parts(name: str, licence: str, passages: Parted, questions: list[Question]) -> JudgedCollection:
+    part = {passage.doc_id: each for each, passage in passages}
     found = JudgedCollection(name, licence, {each: [] for each in Part}, {each: [] for each in Part})
-    for _, passage in passages:
-        found.passages[part[passage.doc_id]].append(passage)
+    for each, passage in passages:
+        found.passages[each].append(passage)
     for question in questions:
         if question.doc_id in part:
             found.questions[part[question.doc_id]].append(question)
     return found
 
 
-def _from_beir(directory: Path) -> tuple[Grouped, list[Question]]:
-    """Passages with their groups, and questions. A document's group is its title where titles differ, else its id."""
+def _from_beir(directory: Path) -> tuple[Parted, list[Question]]:
+    """Documents of one title, such as all of a disease, are in one part."""
     rows = list(_json_lines(directory / "corpus.jsonl"))
     titles = {row.get("title") or "" for row in rows}
     # "Filtered_Reddit_Comments" above every document is a label of the collection, not a title.
@@ -109,7 +110,8 @@ def _from_beir(directory: Path) -> tuple[Grouped, list[Question]]:
         title = row.get("title") or ""
         title = title if title in telling else ""
         if text := row["text"].strip():
-            passages.append((title.lower() or row["_id"], Passage(row["_id"], title, text)))
+            part = part_of(directory.resolve().name, title.lower() or row["_id"])
+            passages.append((part, Passage(row["_id"], title, text)))
     answers: dict[str, str] = {}
     for qrels in sorted((directory / "qrels").glob("*.tsv")):
         for line in qrels.read_text(encoding="utf-8").splitlines()[1:]:
@@ -120,15 +122,24 @@ def _from_beir(directory: Path) -> tuple[Grouped, list[Question]]:
     return passages, [Question(row["text"], answers[row["_id"]]) for row in queries if row["_id"] in answers]
 
 
-def _from_pairs(path: Path) -> tuple[Grouped, list[Question]]:
+def _from_pairs(directory: Path) -> tuple[Parted, list[Question]]:
+    """Neighbouring sentences, mostly of one article, are in one part."""
     places: dict[str, int] = {}
-    questions = []
-    for row in _json_lines(path):
+    questions, passages = [], []
+    for row in _json_lines(directory / PAIRS):
         if row["label"] > 0:
-            place = places.setdefault(untokenised(row["passage"]), len(places))
-            questions.append(Question(untokenised(row["query"]), str(place)))
-    passages = [(str(place // SENTENCES_A_BLOCK), Passage(str(place), "", text)) for text, place in places.items()]
+            text = untokenised(row["passage"])
+            if text not in places:
+                places[text] = len(places)
+                passages.append((_part_of_pair(row, len(places)), Passage(str(places[text]), "", text)))
+            questions.append(Question(untokenised(row["query"]), str(places[text])))
     return passages, questions
+
+
+def _part_of_pair(row: dict[str, Any], place: int) -> Part:
+    if row.get("split") == SPLIT:
+        return Part.HELD_OUT
+    return Part.TRAIN if part_of(PAIRS, str(place // SENTENCES_A_BLOCK)) is Part.TRAIN else Part.DEV
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:

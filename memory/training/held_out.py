@@ -13,10 +13,9 @@ MOST_QUESTIONS = 500
 def mine_collection(directory: Path, *, cache: Path | None, verbosity: int = 1) -> Pools:
     """Pools of a collection in BEIR's layout: its `test` questions, or 500 of them drawn. Raises BadDataset."""
     collection = read_collection(directory)
-    view, numbers = View(collection.name), {}
-    for number, document in enumerate(collection.documents):
-        numbers[document.doc_id] = number
-        view.add(number, [chunk.text for chunk in document.chunks])
+    numbers = {document.doc_id: number for number, document in enumerate(collection.documents)}
+    view = View(collection.name, texts=collection.texts())
+    view.documents = [numbers[each.doc_id] for each in collection.documents for _ in each.chunks]
     for query in collection.queries:
         view.ask(query.text, *(numbers[each] for each, grade in query.judged.items() if grade > 0 and each in numbers))
     return mine(view, cache=cache, limit=MOST_QUESTIONS, verbosity=verbosity)

@@ -69,7 +69,14 @@ def _pool(index: BruteForce, question: str, cosine: np.ndarray, answers: np.ndar
     def column(values: np.ndarray) -> np.ndarray:
         return np.where(places < 0, 0, values[places])
 
-    return places, *(column(each) for each in (scored.final, scored.cosine, scored.keywords, answers)), found
+    return (
+        places,
+        column(scored.final),
+        column(scored.cosine),
+        column(scored.keywords),
+        column(answers),
+        found,
+    )
 
 
 def _drawn(count: int, limit: int | None, seed: int) -> Sequence[int]:

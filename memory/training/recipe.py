@@ -7,9 +7,9 @@ from pathlib import Path
 
 from memory.training.collections import JudgedCollection, Part, Passage
 from memory.training.mining import mine
+from memory.training.rewriting import HELD_OUT_SPEAKERS, SPEAKERS
 from memory.training.views import View, conversations, documents_view, statements_view, windows_view
 from rerank.training.pools import Pools, joined
-from rerank.training.rewriting import HELD_OUT_SPEAKERS, SPEAKERS
 
 # Mean characters of a collection's documents. Longer ones are no memories, shorter ones no documents.
 LONGEST_MEMORY, SHORTEST_DOCUMENT = 1000, 500

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from memory.index.chunking import split_text
+from memory.index.context import header
 from memory.training.collections import Passage, Question
-from rerank.training.rewriting import FORMS, SPEAKERS, asked_of, sentences, turn, windows
+from memory.training.rewriting import FORMS, SPEAKERS, asked_of, sentences, turn, windows
 
 CHUNKS_A_DOCUMENT = 2  # of a long one: its beginning tells what it is about
 WORDS_OF_A_STATEMENT = range(8, 31)
@@ -54,7 +55,7 @@ def windows_view(
         said, form = turn(generator, speakers), generator.randrange(FORMS)
         cut = windows(passage.text, generator)
         spoken = generator.random() < turns
-        view.add(document, [said.header(form) + text for text in cut] if spoken else cut)
+        view.add(document, [f"{said.line(form)} {text}" for text in cut] if spoken else cut)
         for question in asked.get(passage.doc_id, ()):
             view.ask(asked_of(question, said.speaker) if spoken else question, document)
     return view
@@ -104,8 +105,9 @@ def conversations(
 
 
 def _chunks(passage: Passage) -> list[str]:
-    titled = f"{passage.title} {passage.text}" if passage.title else passage.text
-    return [chunk for _, chunk in zip(range(CHUNKS_A_DOCUMENT), split_text(titled), strict=False)]
+    line = header(passage.title, "", None)
+    chunks = [chunk for _, chunk in zip(range(CHUNKS_A_DOCUMENT), split_text(passage.text), strict=False)]
+    return [f"{line} {chunk}" for chunk in chunks] if line else chunks
 
 
 def _by_document(questions: Sequence[Question]) -> dict[str, list[str]]:

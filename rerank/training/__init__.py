@@ -1,7 +1,6 @@
 """Trains a small cross-encoder on candidates that somebody else has mined.
 
     pools      questions with their candidates, hybrid scores, and which of them answer
-    rewriting  plain passages as windows of sentences and as turns of a conversation
     pairs      token ids of (question, passage) pairs
     groups     an answer and four hard negatives each, in batches
     network    the first layers of an embedding model and a head, for torch

@@ -56,8 +56,11 @@ class Groups:
         count = self._size * SORTED_TOGETHER
         places = np.arange(number * count, (number + 1) * count)
         rounds, places = places // len(self._usable), places % len(self._usable)
-        orders = {each: np.random.default_rng([self._seed, 1, each]).permutation(self._usable) for each in set(rounds)}
-        return np.array([orders[each][place] for each, place in zip(rounds, places, strict=True)])
+        orders = {
+            each: np.random.default_rng([self._seed, 1, each]).permutation(self._usable)
+            for each in set(rounds.tolist())
+        }
+        return np.array([orders[int(each)][place] for each, place in zip(rounds, places, strict=True)])
 
     def _group(self, question: int, generator: np.random.Generator) -> tuple[int, np.ndarray]:
         pools = self._tokenised.pools

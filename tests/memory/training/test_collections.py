@@ -42,6 +42,18 @@ def test_pairs_are_written_as_sentences(tmp_path: Path) -> None:
     assert collection.licence == "not stated"
 
 
+def test_pairs_of_which_conversations_are_built_are_held_out(tmp_path: Path) -> None:
+    rows = [
+        {"query": f"what is {n} ?", "passage": f"{n} it is .", "label": 1, "split": "test" if n % 2 else "dev"}
+        for n in range(900)
+    ]
+    small.write_lines(tmp_path / "pairs.jsonl", rows)
+    collection = read_judged(tmp_path)
+    numbers = {part: {int(each.text.split()[0]) for each in collection.passages[part]} for part in Part}
+    assert numbers[Part.HELD_OUT] == set(range(1, 900, 2))
+    assert numbers[Part.TRAIN] and numbers[Part.DEV]
+
+
 def test_about_a_quarter_is_not_trained_on() -> None:
     parts = [part_of("posts", str(number)) for number in range(2000)]
     assert 0.72 < parts.count(Part.TRAIN) / 2000 < 0.80

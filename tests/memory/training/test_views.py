@@ -1,6 +1,6 @@
 from memory.training.collections import Passage, Question
+from memory.training.rewriting import HELD_OUT_SPEAKERS
 from memory.training.views import conversations, documents_view, statements_view, windows_view
-from rerank.training.rewriting import HELD_OUT_SPEAKERS
 
 LONG = "Alice has a boat. Bob has a car with four wheels and no roof at all. " * 6
 PASSAGES = [Passage(str(number), f"Title {number}", LONG) for number in range(6)]
@@ -29,7 +29,7 @@ def test_a_share_of_the_documents_become_turns() -> None:
 
 def test_documents_begin_with_their_titles() -> None:
     view = documents_view("kind", PASSAGES, QUESTIONS)
-    assert view.texts[0].startswith("Title 0 Alice has")
+    assert view.texts[0].startswith("Title 0: Alice has")
 
 
 def test_a_statement_is_taken_out_of_the_document_that_it_has_to_find() -> None:

@@ -1,9 +1,9 @@
-import datetime
 import random
+from datetime import UTC, datetime
 
 import pytest
 
-from rerank.training.rewriting import FORMS, HELD_OUT_SPEAKERS, SPEAKERS, Turn, asked_of, sentences, turn, windows
+from memory.training.rewriting import FORMS, HELD_OUT_SPEAKERS, SPEAKERS, Turn, asked_of, sentences, turn, windows
 
 
 def numbers(seed: int = 0) -> random.Random:
@@ -33,7 +33,7 @@ def test_a_sentence_longer_than_a_window_is_a_window() -> None:
 
 @pytest.mark.parametrize("form", range(FORMS))
 def test_a_header_names_the_speaker_and_mostly_the_day(form: int) -> None:
-    header = Turn("Alice", datetime.date(2023, 6, 5)).header(form)
+    header = Turn("Alice", datetime(2023, 6, 5, tzinfo=UTC)).line(form)
     assert "Alice" in header
     assert ("2023" in header) == (form < FORMS - 1)
 
@@ -46,3 +46,8 @@ def test_a_turn_is_the_same_for_a_seed() -> None:
 def test_a_question_about_the_author_asks_about_the_speaker() -> None:
     assert asked_of("What does the poster's boyfriend need?", "Alice") == "What does Alice's boyfriend need?"
     assert asked_of("Which authors of Daredevil are good?", "Alice") == "Which authors of Daredevil are good?"
+
+
+def test_half_of_the_headers_are_the_products_own() -> None:
+    said = Turn("Alice", datetime(2022, 6, 5, tzinfo=UTC))
+    assert [said.line(form).startswith("5 June 2022 · ") for form in range(FORMS)].count(True) == FORMS // 2

@@ -4,11 +4,13 @@ Collections that may be used for training are articles, reviews and posts. Memor
 and when. Names and forms of the held-out conversations are none of those that training sees.
 """
 
-import datetime
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from memory.index.context import header
 
 # A sentence ends at a full stop, question or exclamation mark, before white space and no small letter.
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[^a-z\s])")
@@ -36,20 +38,21 @@ class Turn:
     """Who said something, and when."""
 
     speaker: str
-    day: datetime.date
+    day: datetime
 
-    def header(self, form: int) -> str:
-        """One of several ways to write both down in front of a text; the last leaves the date out."""
-        day = self.day
-        written = (
-            f"{day.day} {day:%B %Y} · {self.speaker}: ",
-            f"{day.day} {day:%B %Y} · Conversation · {self.speaker}: ",
-            f"[{day:%Y-%m-%d}] {self.speaker}: ",
-            f"{self.speaker} ({day:%d %b %Y}): ",
-            f"({day:%B} {day.day}, {day.year}) {self.speaker} said: ",
-            f"{self.speaker}: ",
-        )
-        return written[form % len(written)]
+    def line(self, form: int) -> str:
+        """One of FORMS ways to write both down in front of a text: the product's header in half of them, others so that
+        no model learns its commas by heart; the last leaves the date out.
+        """
+        day, iso = header("", "", self.day).removesuffix(":"), f"{self.day:%Y-%m-%d}"
+        return (
+            header("", self.speaker, self.day),
+            header("Conversation", self.speaker, self.day),
+            header("Chat", self.speaker, self.day),
+            f"[{iso}] {self.speaker}:",
+            f"({day}) {self.speaker} said:",
+            f"{self.speaker}:",
+        )[form % FORMS]
 
 
 FORMS = 6
@@ -76,7 +79,7 @@ def windows(text: str, generator: random.Random) -> list[str]:
 
 def turn(generator: random.Random, speakers: Sequence[str] = SPEAKERS) -> Turn:
     """A speaker and a day of the years 2020 to 2025."""
-    day = datetime.date(2020, 1, 1) + datetime.timedelta(days=generator.randrange(6 * 365))
+    day = datetime(2020, 1, 1, tzinfo=UTC) + timedelta(days=generator.randrange(6 * 365))
     return Turn(generator.choice(speakers), day)
 
 
