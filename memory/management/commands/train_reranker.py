@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from memory.benchmarks.beir import BadDataset
 from memory.exceptions import EmbeddingModelUnavailable
-from memory.index.embedding import bundled_directory
+from memory.index.embedding_runtime import bundled_directory
 from memory.training import latency
 from memory.training.collections import read_judged
 from memory.training.recipe import Recipe
