@@ -1,5 +1,7 @@
 """What guards the tables holds, and each piece of it is missed when it is gone: every mutant is killed by its guard."""
 
+import importlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from memory.exceptions import DatabaseMisconfigured
 from memory.tenancy import live_database
+from project import startup
 from tests.attacks.guards import GUARDS, Guard, fit_to_serve
 from tests.attacks.mutants import Kind, kinds
 from tests.attacks.superuser import copied_schema, undone
@@ -89,3 +93,28 @@ def test_without_a_part_of_the_check_a_mutant_would_survive(
 )
 def test_what_leads_past_no_policy_is_not_refused(admin: Admin, harmless: str) -> None:
     assert survives(admin, harmless, fit_to_serve)
+
+
+# --- Who calls it ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("check", ["refuse_failed_checks", "assert_live_database", "assert_live_keys"])
+def test_nothing_is_started_when_a_check_refuses(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise DatabaseMisconfigured(["refused"])
+
+    def start(role: str) -> None:
+        raise AssertionError("It serves.")
+
+    monkeypatch.setattr(startup, check, refuse)
+    monkeypatch.setattr(startup.heartbeat, "start", start)
+    with pytest.raises(DatabaseMisconfigured):
+        startup.begin_serving("test")
+    tried("checks before serving that refuse")
+
+
+@pytest.mark.parametrize("entry", ["wsgi", "asgi"])
+def test_both_ways_to_serve_check_first(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(startup, "begin_serving", asked.append)
+    monkeypatch.delitem(sys.modules, f"project.{entry}", raising=False)
+    importlib.import_module(f"project.{entry}")
+    assert asked == [entry]
