@@ -129,10 +129,9 @@ def targets(rows: Sequence[Row]) -> list[Target]:
         ratio = row["p95_ms"] / alone[row["tenant_rows"]]["p95_ms"]
         found.append(at_most(f"{row['tenant_rows']:,} rows: p95 beside bulk / alone", ratio, 3.0, "×"))
     p50 = {row["work"]: row.get("p50_ms") for row in rows}
-    if p50.get("read one") and p50.get("change its metadata"):
-        found.append(
-            at_most("p50 of changing metadata / reading", p50["change its metadata"] / p50["read one"], 1.5, "×")
-        )
+    read, changed = p50.get("read one"), p50.get("change its metadata")
+    if read and changed:
+        found.append(at_most("p50 of changing metadata / reading", changed / read, 1.5, "×"))
     return found
 
 

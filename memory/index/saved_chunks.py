@@ -37,9 +37,10 @@ from memory.tenancy.tenant_row import TenantRow
 # What the index repeats of a chunk, so that a scan reads one table.
 REPEATED = tuple(column for column in VECTORS.columns if column in CHUNKS.columns and column != "id")
 
+# The vectors first: that waits for whoever is just making their postings, which are there to be deleted then.
 _DROP = (
-    "DELETE FROM memory_terms WHERE user_hash = %s AND id = ANY (%b::uuid[])",
     "DELETE FROM memory_vectors WHERE user_hash = %s AND id = ANY (%b::uuid[])",
+    "DELETE FROM memory_terms WHERE user_hash = %s AND id = ANY (%b::uuid[])",
 )
 
 

@@ -217,9 +217,10 @@ class TenantReindex:
         rows = [row for row in rebuilt.rows if row.id in unchanged]
         if not rows:
             return
-        cursor.execute(DELETE_POSTINGS, [tenant, list(unchanged)])
-        # Back into the tail: the row's postings are gone, and the graph has its old vector.
+        # Back into the tail: the row's postings go, and the graph has its old vector. The vectors first: that waits for
+        # whoever is just making their postings, which are there to be deleted then.
         cursor.execute(*VECTORS.updating(tenant, rows, VECTOR_COLUMNS, also="outgrown = false"))
+        cursor.execute(DELETE_POSTINGS, [tenant, list(unchanged)])
         # All seals of a row stand under one key, so all three are made anew where the embedding is.
         if resealed := [row for row in rows if row.id in rebuilt.embedded]:
             cursor.execute(*CHUNKS.updating(tenant, resealed, SEALED_COLUMNS))

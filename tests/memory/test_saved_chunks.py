@@ -1,5 +1,6 @@
 """A saved chunk is a found chunk: what the ORM writes is searched, counted and taken away like what the API writes."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,13 +12,15 @@ from memory.exceptions import InvalidDocument, NotSealed, OutsideTenantTransacti
 from memory.index import saved_chunks
 from memory.index.labels import labels
 from memory.index.recipe import configured
+from memory.index.tail import index_rows_of_tail
 from memory.models import MemoryChunk, MemoryTerm, MemoryVector, Tenant
 from memory.rls import bind_tenant, tenant_transaction, tenant_transaction_by_hash
 from memory.rotation.integrity import inspect_all
 from memory.search.retrieval import query_memories
 from memory.security import hmac_user
+from memory.tenancy.cursors import binary_cursor
 from tests.factories import ALICE, BOB, recall, remember, texts, vector, vector_of
-from tests.memory.waiting import in_thread
+from tests.memory.waiting import in_thread, wait_until_one_waits
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -282,3 +285,25 @@ def test_chunks_that_are_saved_at_once_take_places_of_their_own() -> None:
 def test_what_is_not_sealed_is_refused() -> None:
     with tenant_transaction(ALICE) as user_hash, pytest.raises(NotSealed):
         MemoryChunk.objects.bulk_create([MemoryChunk(user_hash=user_hash, doc_id="d", text_cipher=b"x" * 40)])
+
+
+def test_a_chunk_that_is_saved_while_its_row_goes_into_the_indexes_leaves_no_postings(settings: Any) -> None:
+    settings.MEMORY_EXACT_SCAN_MAX = 1
+    first, _ = remember(ALICE, "doc", "violin", "river")
+    indexed = threading.Event()
+
+    def index() -> None:
+        with tenant_transaction(ALICE) as user_hash, binary_cursor() as cursor:
+            assert index_rows_of_tail(cursor, user_hash, 10) == 2
+            indexed.set()
+            wait_until_one_waits()
+
+    with ThreadPoolExecutor() as beside:
+        done = beside.submit(in_thread, index)
+        assert indexed.wait(30)
+        with tenant_transaction(ALICE):
+            chunk = MemoryChunk.objects.get(id=first)
+            chunk.text = "passport"
+            chunk.save()
+        done.result()
+    assert texts(recall(ALICE, "passport"))[0] == "passport"
