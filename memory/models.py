@@ -10,7 +10,7 @@ from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import NotSupportedError, models
 from django.db.models import F, Func, Q, lookups
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Now
 from pgvector.django import HnswIndex, SparseVectorField, VectorField
 
 from memory.access.tokens import AccessToken, ServiceAccount
@@ -59,9 +59,12 @@ def unexpired() -> Q:
     return Q(expires_at__isnull=True) | Q(expires_at__gt=Now())
 
 
-def happened_at() -> Coalesce:
-    """The time that a row is about; that of its creation, where none was told."""
-    return Coalesce("occurred_at", "created_at")
+def happened_at() -> models.Case:
+    """The time that a row is about; that of its creation, where none was told.
+
+    Not COALESCE: under row-level security Postgres takes no condition on one into an index.
+    """
+    return models.Case(models.When(occurred_at__isnull=True, then=F("created_at")), default=F("occurred_at"))
 
 
 class Tenant(TenantModel):

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from memory.index.labels import label
 from memory.index.tail import label_term
-from memory.search.conditions import METADATA, Condition
+from memory.search.conditions import HAPPENED_AT, METADATA, Condition, Group
 from memory.search.ranking_sql import Statement
 from memory.search.search_parameters import SearchParameters
 from memory.tenancy.cursors import Send
@@ -30,9 +30,8 @@ _BY_SOURCE = (
     "SELECT id FROM memory_vectors WHERE user_hash = %(user_hash)s AND outgrown AND source = ANY (%(values)b::text[])"
 )
 _BY_TIME = (
-    "SELECT id FROM memory_vectors WHERE user_hash = %(user_hash)s"
-    " AND coalesce(occurred_at, created_at) >= %(since)b::timestamptz"
-    " AND coalesce(occurred_at, created_at) <= %(until)b::timestamptz"
+    f"SELECT v.id FROM memory_vectors v WHERE v.user_hash = %(user_hash)s AND {HAPPENED_AT} >= %(since)b::timestamptz"  # noqa: S608
+    f" AND {HAPPENED_AT} <= %(until)b::timestamptz"
 )
 _EARLIEST, _LATEST = "-infinity", "infinity"
 
@@ -73,8 +72,24 @@ def _required(search: SearchParameters) -> Iterator[Condition]:
         for member in groups.pop().members:
             if isinstance(member, Condition):
                 yield member
-            elif member.operator == "AND" or (member.operator == "OR" and len(member.members) == 1):
+            elif member.operator == "AND":
                 groups.append(member)
+            elif one := _one_of(member):
+                yield one
+
+
+def _one_of(group: Group) -> Condition | None:
+    """An OR of the values that one field may have, as a single condition; None for any other group."""
+    members = [member.members for member in group.members if isinstance(member, Group)]
+    if group.operator != "OR" or len(members) != len(group.members) or any(len(each) != 1 for each in members):
+        return None
+    conditions = [each for (each,) in members]
+    if not all(isinstance(each, Condition) and each.operator in ("eq", "in") for each in conditions):
+        return None
+    equal = [each for each in conditions if isinstance(each, Condition)]
+    if len({each.name for each in equal}) != 1:
+        return None
+    return Condition(equal[0].name, "in", tuple(value for each in equal for value in _values(each)))
 
 
 def _values(condition: Condition) -> list[Any]:
