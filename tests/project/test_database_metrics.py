@@ -16,10 +16,13 @@ from keys.key_ages import LONGEST
 from keys.models import KeyRecord, Purpose, RotationRun
 from keys.nonces import REFUSE_AT
 from keys.runs import LEASE
-from memory.models import Tenant
+from memory.models import MemoryOperation, Tenant
+from memory.operations import queue
 from memory.rls import tenant_transaction
+from memory.security import hmac_user
 from project import database_metrics
 from tests.factories import remember
+from tests.memory.operations.queued import queue_call
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -52,6 +55,21 @@ def test_tenants_are_counted(scrape: Any, settings: Any) -> None:
     found = scrape()
     names = ("memory_tenants", "memory_chunks", "memory_tenants_outgrown", "memory_tenants_stale", "memory_database_up")
     assert [found[name] for name in names] == [2, 3, 1, 1, 1]
+
+
+def test_calls_that_wait_and_the_age_of_the_oldest(scrape: Any, clock: list[float]) -> None:
+    assert scrape()["memory_operations_oldest_seconds"] == 0
+    queue_call("a", "one", user_id="person:1")
+    queue_call("b", "one", user_id="person:1")
+    queue_call("a", "one", user_id="person:2")
+    assert queue.claim(hmac_user("person:2"))
+    with tenant_transaction("person:1"):
+        MemoryOperation.objects.filter(number=1).update(created_at=timezone.now() - timedelta(minutes=5))
+    clock[0] += 61
+    found = scrape()
+    assert found['memory_operations_unfinished{state="pending"}'] == 2
+    assert found['memory_operations_unfinished{state="running"}'] == 1
+    assert found["memory_operations_oldest_seconds"] >= 300
 
 
 def test_seals_and_due_dates_of_the_keys_held(scrape: Any) -> None:
