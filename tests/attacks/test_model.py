@@ -29,7 +29,6 @@ from keys.generation import generate_key
 from keys.keyring import derive_subkey, get_keyring
 from keys.models import RotationRun
 from keys.rotation import rotate
-from memory.documents.merge_patch import merge_patch
 from memory.rotation.encryption_key import EncryptionKeyMover
 from memory.rotation.hmac_key import HMACKeyMover
 from memory.rotation.integrity import inspect_all
@@ -48,6 +47,7 @@ doc_ids = st.sampled_from(("diary", "notes", "a/b c"))
 sources = st.sampled_from(("chat", ""))
 texts = st.lists(st.sampled_from(TEXTS), min_size=1, max_size=3, unique=True)
 metadata = st.dictionaries(st.sampled_from("xyz"), st.sampled_from([1, "two", None, [3]]), max_size=2)
+patches = st.dictionaries(st.sampled_from("xyz"), st.sampled_from([None, 2, "two"]), min_size=1, max_size=3)
 
 ROTATIONS = {
     "encryption": ("MEMORY_ENCRYPTION_KEY", "MEMORY_ENCRYPTION_KEYS_ACCEPTED", EncryptionKeyMover),
@@ -98,7 +98,7 @@ class Memories(RuleBasedStateMachine):
                 "doc_id": doc_id, "source": source, "chunk_index": place, "text": text, "metadata": metadata,
             }  # fmt: skip
 
-    @rule(user=users, pick=st.integers(0, 99), text=st.sampled_from((*TEXTS, None)), metadata=metadata)
+    @rule(user=users, pick=st.integers(0, 99), text=st.sampled_from((*TEXTS, None)), metadata=patches)
     def patch(self, user: str, pick: int, text: str | None, metadata: dict[str, Any]) -> None:
         if chunk_id := self.picked(user, pick):
             body: dict[str, Any] = {"metadata": metadata}
@@ -106,7 +106,9 @@ class Memories(RuleBasedStateMachine):
                 body |= {"text": text, "embedding": vector_of(text).tolist()}
             self.call(user, "PATCH", f"memories/{chunk_id}", body)
             chunk = self.truth[user][chunk_id]
-            chunk["metadata"] = merge_patch(chunk["metadata"], metadata)
+            named = {name: value for name, value in metadata.items() if value is not None}
+            stays = {name: value for name, value in chunk["metadata"].items() if name not in metadata}
+            chunk["metadata"] = stays | named
             chunk["text"] = chunk["text"] if text is None else text
 
     @rule(user=users, pick=st.integers(0, 99))
