@@ -3,6 +3,8 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 from prometheus_client import Counter, Histogram
 
@@ -32,6 +34,11 @@ DEGRADED = Counter(
 )
 
 
+@cache
+def _stage(verb: str, name: str) -> Any:
+    return STAGE_SECONDS.labels(verb, name)  # which looks the child up under a lock
+
+
 @contextmanager
 def stage(verb: str, name: str, timings: dict[str, float] | None = None) -> Iterator[None]:
     """Time one stage of a verb into the histogram and, in milliseconds, into `timings[name]`."""
@@ -40,6 +47,6 @@ def stage(verb: str, name: str, timings: dict[str, float] | None = None) -> Iter
         yield
     finally:
         elapsed = time.perf_counter() - started
-        STAGE_SECONDS.labels(verb, name).observe(elapsed)
+        _stage(verb, name).observe(elapsed)
         if timings is not None:
             timings[name] = round(elapsed * 1000, 3)

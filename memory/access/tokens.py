@@ -12,10 +12,10 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
-from knox.crypto import hash_token
 from knox.models import AbstractAuthToken, AuthTokenManager
 from knox.settings import CONSTANTS
 
+from memory.access import token_look_up
 from memory.access.identity import BENCHMARK_NAMESPACE
 
 LAST_USED_RESOLUTION = timedelta(minutes=1)
@@ -40,10 +40,10 @@ class AccessTokenManager(AuthTokenManager):
     def find(self, secret: str) -> "AccessToken | None":
         """The usable token of that secret, its account and service with it, in one query.
 
-        The look-up is by the digest of 256 random bits, so its timing does not help to guess a token.
+        The look-up is by the digest of 256 random bits, so its timing does not help to guess a token. Nothing of it is
+        kept: a token that is revoked, or whose account is made inactive, is useless at once in every process.
         """
-        found = self.usable().select_related("user__service_account")
-        return found.filter(token_key=secret[: CONSTANTS.TOKEN_KEY_LENGTH], digest=hash_token(secret)).first()
+        return token_look_up.find(self, secret)
 
 
 class AccessToken(AbstractAuthToken):

@@ -45,6 +45,7 @@ def open_seals(
     """
     aad, named, drifted = aad_for(row.user_hash), _named_key(row.key_id), False
     values: list[Any] = []
+    opened = 0
     try:
         for blob, decode in seals:
             if blob is None:
@@ -52,10 +53,11 @@ def open_seals(
                 continue
             data, by_name = _open(blob, aad, named)
             drifted |= not by_name
+            opened += 1
             values.append(decode(data))
     except InvalidTag:
         raise _failure(row, column) from None
-    (count or metrics.OPENS.inc)(sum(blob is not None for blob, _ in seals))
+    (count or metrics.OPENS.inc)(opened)
     drifted = drifted and bool(row.key_id)
     if drifted:
         metrics.KEY_ID_DRIFT.inc()

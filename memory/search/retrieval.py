@@ -1,9 +1,10 @@
 """Answers a query: embed it, find candidates, open their seals, rerank, return the best. One function per step."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from uuid import UUID
 
 import numpy as np
 from django.conf import settings
@@ -100,7 +101,8 @@ def query_memories(
         candidates = [candidate for candidate in candidates if candidate.score > 0]
     with metrics.stage("query", "open", timings):
         sealed = [candidate for candidate in candidates if candidate.text_cipher is not None]
-        opened = list(open_candidates(user_hash, sealed, explain=explain))
+        # Of those that nobody reorders, no more than are asked for.
+        opened, unreadable = open_candidates(user_hash, sealed, most=None if rerank else top_k, explain=explain)
     with metrics.stage("query", "rerank", timings):
         matches, reranking = reorder(query, opened, pool=pool, wanted=rerank)
     best = Surrounded(matches[:top_k])
@@ -109,7 +111,6 @@ def query_memories(
             sizes = {candidate.id: candidate.size for candidate in candidates}
             used = sum(sizes[match.id] for match in best.matches)
             best = with_surroundings(user_id, best.matches, most=context, used=used)
-    unreadable = {candidate.id for candidate in sealed} - {match.id for match in opened}
     return QueryResult(
         matches=best.matches,
         integrity_failures=len(unreadable | best.unreadable),
@@ -175,15 +176,26 @@ def find_candidates(
         return user_hash, within_budget(send, user_hash, candidates)
 
 
-def open_candidates(user_hash: str, candidates: Sequence[Candidate], *, explain: bool = False) -> Iterator[Match]:
-    """Open what can be opened, in order. What cannot is logged by id and counted: never an unsealed guess."""
+def open_candidates(
+    user_hash: str, candidates: Sequence[Candidate], *, most: int | None = None, explain: bool = False
+) -> tuple[list[Match], set[UUID]]:
+    """Open candidates in order until there are `most`; returns them, and the ids of those that did not open.
+
+    What does not open is logged by id and left out: never an unsealed guess.
+    """
+    matches: list[Match] = []
+    unreadable: set[UUID] = set()
     with opens_counted_together() as count:
         for candidate in candidates:
+            if len(matches) == most:
+                break
             try:
-                yield _open(user_hash, candidate, explain, count)
+                matches.append(_open(user_hash, candidate, explain, count))
             except IntegrityFailure as failure:
+                unreadable.add(candidate.id)
                 reason = type(failure).__name__
                 logger.error("integrity failure", extra={"chunk_id": str(candidate.id), "reason": reason})
+    return matches, unreadable
 
 
 def _open(user_hash: str, candidate: Candidate, explain: bool, count: Callable[[int], object]) -> Match:

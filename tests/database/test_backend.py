@@ -12,6 +12,7 @@ from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connection, connections
 from django.views.debug import SafeExceptionReporterFilter
+from psycopg_pool import ConnectionPool
 from pytest_django import DjangoDbBlocker, Settings
 
 from database import dsn, embedded_postgres
@@ -208,3 +209,27 @@ def test_the_roles_of_the_embedded_server_are_computed_without_a_file(tmp_path: 
         "memory_backup",
     }
     assert all(psycopg.conninfo.make_conninfo(**parameters) for parameters in roles.values())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_was_just_used_is_not_asked_but_looked_at(
+    stoppable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    check = ConnectionPool.check_connection
+
+    def noted(conn: psycopg.Connection) -> None:
+        asked.append(conn)
+        check(conn)
+
+    monkeypatch.setattr(ConnectionPool, "check_connection", noted)
+    for _ in range(3):
+        connection.close()
+        assert ask() == "memory_app"
+    assert len(asked) <= 1
+    asked.clear()
+    connection.close()
+    embedded_postgres.stop(stoppable)
+    embedded_postgres.ensure_running(stoppable)
+    assert ask() == "memory_app"
+    assert asked
