@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
@@ -20,9 +21,11 @@ from django.contrib.auth import get_user_model
 
 from memory.access.identity import person_user_id
 from memory.access.tokens import AccessToken
+from memory.benchmarks.chroma_server import ChromaClient, chroma_server, fill_collection
 from memory.benchmarks.command import progress
 from memory.benchmarks.population import Memories, store
-from memory.benchmarks.report import Report, Row, Target, at_most
+from memory.benchmarks.report import Report, Row, Target, at_most, less_than
+from memory.benchmarks.rerank import random_weights
 from memory.benchmarks.server import Answers, Client, Server, closed_loop, running_server
 from memory.benchmarks.synthetic import Synthetic
 from memory.benchmarks.timing import latencies
@@ -75,13 +78,20 @@ WORDS = [
     "blue",
     "house",
 ]
+MOST_ROWS_BESIDE_CHROMA = 1_000  # for which a target is set
 UNTHROTTLED = {f"MEMORY_THROTTLE_{scope}": "" for scope in ("INDEX", "QUERY", "OTHER")}
 NOTE = (
     "query = a question of 10 words as text, top_k 10, each client asks again when it has its answer; short and long ="
     " new documents of 20 and 2,000 tokens; read one and change its metadata = of one memory, in turns; beside bulk ="
-    " one client's questions while another stores 4 MiB at a time without pause. Clients and server share the machine's"
-    " cores."
+    " one client's questions while another stores 4 MiB at a time without pause; async = with `?wait=false`, the time"
+    " until it is accepted. Clients and server share the machine's cores."
 )
+CHROMA_NOTE = (
+    "chroma = Chroma's own server, a collection per user with the same texts and vectors; the client embeds the"
+    " question with the same ONNX model, and its time counts."
+)
+NO_CHROMA = "Chroma was not measured: --chroma names its executable, which `pip install chromadb` brings."
+PLAIN, CHROMA = "query, plain", "query, chroma"
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,8 @@ class Plan:
     """What to measure: questions to tenants of each of `sizes` by each number of `clients`, for `seconds` each, and
     questions beside a client that stores `bulk_bytes` at a time.
 
-    `checkout`: another checkout whose server to measure. `environment`: variables for the server.
+    `checkout`: another checkout whose server to measure. `environment`: variables for the server. `chroma`: the
+    executable of Chroma's server, to ask it beside ours.
     """
 
     sizes: tuple[int, ...] = (100, 1_000, 10_000)
@@ -97,6 +108,7 @@ class Plan:
     seconds: float = 10.0
     bulk_bytes: int = 4 * 1024 * 1024
     checkout: Path | None = None
+    chroma: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -110,20 +122,21 @@ class Account:
 
 def measure_http(plan: Plan, *, verbosity: int = 1) -> Report:
     """Fill the tenants, start the server, ask and store, and erase everything again."""
-    with accounts(len(plan.sizes)) as known, accounts(1) as (writer,):
+    notes = [NOTE, CHROMA_NOTE if plan.chroma else NO_CHROMA]
+    with accounts(len(plan.sizes)) as known, accounts(1) as (writer,), random_weights() as random_model:
         for account, size in zip(known, plan.sizes, strict=True):
             store(account.user_id, _memories(size))
         # One text of a megabyte makes a thousand chunks, and four of them stand in a request.
-        roomy = {"MEMORY_MAX_CHUNKS": "100000", **UNTHROTTLED, **plan.environment}
+        roomy = {"MEMORY_MAX_CHUNKS": "100000", **_reranker(), **UNTHROTTLED, **plan.environment}
         with running_server(checkout=plan.checkout, **roomy) as server:
             rows = list(_measure(plan, server, known, writer, verbosity))
-    return Report("benchmark_http", rows, targets(rows), [NOTE])
+    return Report("benchmark_http", rows, targets(rows), [*notes, random_model])
 
 
 def targets(rows: Sequence[Row]) -> list[Target]:
     """The bounds on failed answers, and on latency while another client stores documents."""
     beside = [row for row in rows if row["work"] == "query beside bulk"]
-    alone = {row["tenant_rows"]: row for row in rows if row["work"] == "query, plain" and row["clients"] == 1}
+    alone = {row["tenant_rows"]: row for row in rows if row["work"] == PLAIN and row["clients"] == 1}
     found = [at_most("answers that failed", sum(row["failed"] for row in rows), 0)]
     for row in beside:
         ratio = row["p95_ms"] / alone[row["tenant_rows"]]["p95_ms"]
@@ -132,6 +145,10 @@ def targets(rows: Sequence[Row]) -> list[Target]:
     read, changed = p50.get("read one"), p50.get("change its metadata")
     if read and changed:
         found.append(at_most("p50 of changing metadata / reading", changed / read, 1.5, "×"))
+    for row in rows:
+        if row["work"] == CHROMA and row["clients"] == 1 and row["tenant_rows"] <= MOST_ROWS_BESIDE_CHROMA:
+            ratio = alone[row["tenant_rows"]]["p50_ms"] / row["p50_ms"]
+            found.append(less_than(f"{row['tenant_rows']:,} rows: p50 / chroma's server's", ratio, 1.0, "×"))
     return found
 
 
@@ -153,21 +170,23 @@ def accounts(number: int) -> Iterator[list[Account]]:
 def _measure(plan: Plan, server: Server, known: Sequence[Account], writer: Account, verbosity: int) -> Iterator[Row]:
     def ask(account: Account, clients: int, rerank: bool = False) -> Answers:
         bodies = [questions(number, rerank) for number in range(clients)]
-        return closed_loop(server.address, account.token, "memories/query", bodies, plan.seconds)
+        return closed_loop(partial(Client, server.address, account.token), "memories/query", bodies, plan.seconds)
 
-    def write(tokens: int, clients: int) -> Answers:
+    def write(tokens: int, clients: int, wait: str = "true") -> Answers:
         bodies = [documents(number, tokens) for number in range(clients)]
-        return closed_loop(server.address, writer.token, "memories/index", bodies, plan.seconds)
+        path = f"memories/index?wait={wait}"
+        return closed_loop(partial(Client, server.address, writer.token), path, bodies, plan.seconds)
 
     ask(known[0], 1)  # loads what is loaded at the first question
     work = [
-        (f"query, {'reranked' if rerank else 'plain'}", account, size, clients, rerank)
+        ("query, reranked" if rerank else PLAIN, account, size, clients, rerank)
         for rerank in (False, True)
         for account, size in zip(known, plan.sizes, strict=True)
         for clients in plan.clients
     ]
     for name, account, size, clients, rerank in progress(work, "asking", verbosity=verbosity):
         yield _row(name, size, clients, ask(account, clients, rerank))
+    yield from _beside_chroma(plan)
     for name, tokens in (("index, short", 20), ("index, long", 2_000)):
         for clients in plan.clients[:2]:
             yield _row(name, None, clients, write(tokens, clients))
@@ -177,6 +196,8 @@ def _measure(plan: Plan, server: Server, known: Sequence[Account], writer: Accou
     for account, size in zip(known, plan.sizes, strict=True):
         with _filling(server.address, writer, plan.bulk_bytes):
             yield _row("query beside bulk", size, 1, ask(account, 1))
+    for name, tokens in (("index, short, async", 20), ("index, long, async", 2_000)):  # last: they go on being stored
+        yield _row(name, None, 1, write(tokens, 1, "false"))
     yield {**_row("memory of all processes", None, 0, Answers()), "mib": server.resident_bytes() / 2**20}
 
 
@@ -194,6 +215,24 @@ def _reads_and_changes(address: str, writer: Account, seconds: float) -> tuple[A
                 break
     read.seconds = changed.seconds = seconds
     return read, changed
+
+
+def _beside_chroma(plan: Plan) -> Iterator[Row]:
+    if plan.chroma is None:
+        return
+    with chroma_server(plan.chroma) as address:
+        paths = {size: fill_collection(address, f"user-{size}", _memories(size)) for size in plan.sizes}
+        connect = partial(ChromaClient, address, "")
+        closed_loop(connect, paths[plan.sizes[0]], [questions(0, False)], plan.seconds)  # loads the client's model
+        for size, path in paths.items():
+            for clients in plan.clients:
+                bodies = [questions(number, False) for number in range(clients)]
+                yield _row(CHROMA, size, clients, closed_loop(connect, path, bodies, plan.seconds))
+
+
+def _reranker() -> dict[str, str]:
+    """The reranker that this process has been given, for the server's."""
+    return {"RERANK_MODEL": settings.RERANK_MODEL, "RERANK_MODEL_SHA256": "", "RERANK_GOLDEN": "[]"}
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def running_server(*, checkout: Path | None = None, **environment: str) -> Itera
     `checkout`: another folder to serve from. `environment`: variables besides this process's own. Raises
     ServerNotReady.
     """
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "gunicorn", "-c", "project/gunicorn.py", "project.wsgi"]
     with (
         tempfile.TemporaryFile("w+") as log,
@@ -106,6 +106,8 @@ def running_server(*, checkout: Path | None = None, **environment: str) -> Itera
 class Client:
     """One connection that posts JSON with a token and keeps the time."""
 
+    prefix = "/api/v1/"
+
     def __init__(self, address: str, token: str) -> None:
         self._connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=300)
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
@@ -118,7 +120,7 @@ class Client:
         """As `post`, with any method."""
         data = None if body is None else json.dumps(body).encode()
         started = perf_counter()
-        self._connection.request(method, f"/api/v1/{path}", data, self._headers)
+        self._connection.request(method, f"{self.prefix}{path}", data, self._headers)
         response = self._connection.getresponse()
         answer = response.read()
         return response.status, json.loads(answer), (perf_counter() - started) * 1000
@@ -138,14 +140,14 @@ class Client:
 
 
 def closed_loop(
-    address: str, token: str, path: str, bodies: Sequence[Iterator[Mapping[str, Any]]], seconds: float
+    connect: Callable[[], Client], path: str, bodies: Sequence[Iterator[Mapping[str, Any]]], seconds: float
 ) -> Answers:
     """As many clients as there are `bodies`, each sending its next request when it has the answer to the last."""
     found = [Answers() for _ in bodies]
     give_up = monotonic() + seconds
 
     def run(number: int) -> None:
-        with closing(Client(address, token)) as client:
+        with closing(connect()) as client:
             found[number] = client.work(path, bodies[number], lambda: monotonic() < give_up)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(bodies))]
@@ -159,7 +161,8 @@ def closed_loop(
     return together
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -8,6 +8,7 @@ from django.core.management.base import CommandError
 
 from memory.benchmarks.command import BenchmarkCommand
 from memory.benchmarks.http import Plan, measure_http
+from memory.benchmarks.plot_http import plot_http
 from memory.benchmarks.report import Report
 from memory.benchmarks.server import ServerNotReady
 
@@ -24,6 +25,9 @@ class Command(BenchmarkCommand):
             "--checkout", type=Path, help="serve from this other checkout, to compare two versions in turns"
         )
 
+        parser.add_argument("--chroma", type=Path, help="the executable `chroma`: measure its server too")
+        parser.add_argument("--plot", type=Path, help="write benchmark_http.svg and .png into this folder")
+
     def measure(self, **options: Any) -> Report:
         if min([*options["sizes"], *options["clients"]]) < 1 or options["seconds"] <= 0:
             raise CommandError("--sizes, --clients and --seconds must be positive.")
@@ -32,8 +36,12 @@ class Command(BenchmarkCommand):
             clients=tuple(options["clients"]),
             seconds=options["seconds"],
             checkout=options["checkout"],
+            chroma=options["chroma"],
         )
         try:
-            return measure_http(plan, verbosity=options["verbosity"])
+            report = measure_http(plan, verbosity=options["verbosity"])
         except ServerNotReady as error:
             raise CommandError(str(error)) from None
+        if options["plot"]:
+            plot_http(report.results, options["plot"])
+        return report

@@ -19,6 +19,7 @@ def test_every_kind_of_work_is_answered_and_nothing_stays() -> None:
     assert {row["work"] for row in report.results} == {
         *("query, plain", "query, reranked", "index, short", "index, long"),
         *("read one", "change its metadata", "query beside bulk", "memory of all processes"),
+        *("index, short, async", "index, long, async"),
     }
     for row in report.results:
         assert row["failed"] == 0
@@ -46,6 +47,14 @@ def test_an_answer_that_failed_is_a_target_missed() -> None:
     row = {"work": "query, plain", "tenant_rows": 8, "clients": 1, "p95_ms": 1.0, "failed": 1}
     failed, beside = targets([row, {**row, "work": "query beside bulk", "p95_ms": 4.0}])
     assert not failed.ok and not beside.ok
+
+
+def test_chromas_server_is_a_target_for_small_tenants_only() -> None:
+    ours = {"work": "query, plain", "tenant_rows": 100, "clients": 1, "p50_ms": 2.0, "p95_ms": 3.0, "failed": 0}
+    theirs = {**ours, "work": "query, chroma", "p50_ms": 1.0}
+    large = [{**row, "tenant_rows": 10_000} for row in (ours, theirs)]
+    _, beside = targets([ours, theirs, *large])
+    assert (beside.name, beside.value, beside.ok) == ("100 rows: p50 / chroma's server's", 2.0, False)
 
 
 def test_a_server_that_does_not_start_shows_its_log() -> None:
