@@ -253,6 +253,7 @@ class QueryOutput(serializers.Serializer[Any]):
             "reranked": instance.reranked,
             "reranker": reranker and {"model": reranker.model, "fusion": reranker.fusion},
             "skip_reason": instance.skip_reason and instance.skip_reason.value,
+            "degraded": instance.degraded and instance.degraded.value,
             "truncated": instance.truncated,
             "integrity_failures": instance.integrity_failures,
             "timings_ms": dict(instance.timings_ms),

@@ -10,6 +10,7 @@ from rest_framework.renderers import JSONRenderer
 
 from memory.api.base_view import valid
 from memory.api.serializers import MatchOutput, QueryInput, QueryOutput
+from memory.exceptions import NoEmbedding
 from memory.search.matches import Explanation, Match
 from memory.search.retrieval import QueryResult
 from rerank import Reranker, SkipReason
@@ -35,6 +36,7 @@ FULL = Match(
 RESULTS = [
     QueryResult([], 0, {"embed": 1.5}),
     QueryResult([PLAIN], 1, {"embed": 1.5, "open": 0.1}, skip_reason=SkipReason.LOADING, truncated=True),
+    QueryResult([], 0, {}, degraded=next(iter(NoEmbedding))),
     QueryResult([FULL, PLAIN], 0, {}, reranked=True, reranker=Reranker("model", "rrf")),
 ]
 
