@@ -278,6 +278,7 @@ def _match(match: Match) -> dict[str, Any]:
         "retrieval_score": match.retrieval_score,
         "explanation": explanation
         and {"dense": explanation.dense, "lexical": explanation.lexical, "neighbours": explanation.neighbours},
+        "context": match.context and SurroundingsOutput(match.context).data,
     }
 
 

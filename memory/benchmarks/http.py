@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.test.utils import override_settings
 
 from memory.access.identity import person_user_id
 from memory.access.tokens import AccessToken
@@ -220,7 +221,8 @@ def _reads_and_changes(address: str, writer: Account, seconds: float) -> tuple[A
 def _beside_chroma(plan: Plan) -> Iterator[Row]:
     if plan.chroma is None:
         return
-    with chroma_server(plan.chroma) as address:
+    # Its questions have no keywords to fall back on: they wait for the embedding.
+    with chroma_server(plan.chroma) as address, override_settings(MEMORY_EMBED_TIMEOUT_MS=60_000):
         paths = {size: fill_collection(address, f"user-{size}", _memories(size)) for size in plan.sizes}
         connect = partial(ChromaClient, address, "")
         closed_loop(connect, paths[plan.sizes[0]], [questions(0, False)], plan.seconds)  # loads the client's model
