@@ -261,7 +261,6 @@ class QueryOutput(serializers.Serializer[Any]):
 
 
 def _match(match: Match) -> dict[str, Any]:
-    explanation = match.explanation
     return {
         "id": str(match.id),
         "doc_id": match.doc_id,
@@ -276,8 +275,7 @@ def _match(match: Match) -> dict[str, Any]:
         "created_at": local_time_text(match.created_at.astimezone(UTC)),
         "score": match.score,
         "retrieval_score": match.retrieval_score,
-        "explanation": explanation
-        and {"dense": explanation.dense, "lexical": explanation.lexical, "neighbours": explanation.neighbours},
+        "explanation": match.explanation and ExplanationOutput(match.explanation).data,
         "context": match.context and SurroundingsOutput(match.context).data,
     }
 
