@@ -2,6 +2,7 @@
 
     identity          canonical user ids; the caller as an `Identity`
     tokens            bearer tokens and the services that hold them (models)
+    token_look_up     finds the token of a request by one prepared statement
     authentication    from a request's credential to an `Identity`, and to DRF
     client_address    where a request comes from, behind proxies too
     rates             counts calls in time windows, for throttles

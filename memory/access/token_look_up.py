@@ -5,7 +5,7 @@ all, a tenth of what a query takes.
 """
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import psycopg
 from django.contrib.auth import get_user_model
@@ -14,11 +14,10 @@ from django.utils import timezone
 from knox.crypto import hash_token
 from knox.settings import CONSTANTS
 
-if TYPE_CHECKING:
-    from memory.access.tokens import AccessToken, AccessTokenManager
+Token = TypeVar("Token", bound=models.Model)
 
 
-def find(manager: "AccessTokenManager", secret: str) -> "AccessToken | None":
+def find(manager: "models.Manager[Token]", secret: str) -> Token | None:
     """The usable token of that secret, with its account and the account's service."""
     token, account, service = _models(manager.model)
     connection = connections[manager.db]
@@ -30,7 +29,7 @@ def find(manager: "AccessTokenManager", secret: str) -> "AccessToken | None":
         return None
     values = iter(row)
     found, user, holder = (_instance(manager.db, model, values) for model in (token, account, service))
-    found.user = user
+    token._meta.get_field("user").set_cached_value(found, user)
     service._meta.get_field("user").remote_field.set_cached_value(user, holder)
     if holder is not None:
         service._meta.get_field("user").set_cached_value(holder, user)
