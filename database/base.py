@@ -56,7 +56,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 # Under psycopg's cursors, which would put a BEGIN of their own in front.
                 result = self.connection.pgconn.exec_(statements.encode())
                 if result.status != ExecStatus.COMMAND_OK:
-                    raise psycopg.errors.error_from_result(result)
+                    error = psycopg.errors.error_from_result(result)
+                    # libpq's own errors have no SQLSTATE: the server is away, as psycopg's cursors say.
+                    raise error if error.sqlstate else psycopg.OperationalError(str(error))
         except DatabaseError:
             self.close()  # Django does not know yet that there is a transaction, and would not end it.
             raise

@@ -1,9 +1,12 @@
 """A door whose transaction begins with its settings, and statements that travel together in it, guard as any other."""
 
+import os
+import socket
+
 import numpy as np
 import psycopg
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from keys.generation import generate_key
@@ -78,10 +81,15 @@ class TestTheTransactionsBeginning:
         with tenant_transaction(ALICE), sending() as send:
             assert send(ROWS, ()).fetchone() == (2,)
 
-    def test_is_an_error_of_djangos_on_a_connection_that_broke(self, stored):
+    @pytest.mark.parametrize("how", ["closed", "cut off"])
+    def test_says_that_the_database_is_away_on_a_connection_that_broke(self, stored, how):
         connection.ensure_connection()
-        connection.connection.close()
-        with pytest.raises(DatabaseError), tenant_transaction(ALICE):
+        if how == "closed":
+            connection.connection.close()
+        else:
+            with socket.socket(fileno=os.dup(connection.connection.fileno())) as same:
+                same.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(OperationalError), tenant_transaction(ALICE):
             raise AssertionError("the door is open")
         connection.close()
         with tenant_transaction(ALICE), sending() as send:
