@@ -46,7 +46,8 @@ def test_it_learns_what_retrieval_does_not_know(body: Path, tmp_path: Path) -> N
 
 def test_a_killed_training_goes_on_as_if_it_had_not_been(body: Path, tmp_path: Path) -> None:
     budget = Budget(1e9, steps=12, seconds_between_checkpoints=0)
-    whole = losses(training(body, tmp_path / "whole", budget))
+    undisturbed = training(body, tmp_path / "whole", budget)
+    whole = losses(undisturbed)
     first = training(body, tmp_path / "killed", budget)
     step = first._step
 
@@ -62,6 +63,8 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(body: Path, tmp_path: P
     assert second.resume()
     assert second.progress.step == 5
     assert losses(second) == pytest.approx(whole[5:], rel=1e-4)
+    for name in ("classifier.weight", "bert.embeddings.LayerNorm.weight"):
+        assert torch.allclose(second.network.weight(name), undisturbed.network.weight(name), rtol=0, atol=1e-6)
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
