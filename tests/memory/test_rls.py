@@ -17,13 +17,14 @@ from memory import erasure
 from memory.exceptions import InvalidUserId, OutsideTenantTransaction, SecondTenant, TenantNotBound
 from memory.indexing import index_memory_chunk
 from memory.models import MemoryChunk, MemoryVector, Tenant
+from memory.operations import idempotency, queue
 from memory.rls import bind_tenant, current_user_id, set_rls_context, tenant_transaction
 from memory.security import hmac_user
 from memory.tenancy.live_database import tenant_tables
 from tests.factories import ALICE, BOB, recall, remember, texts, vector_of
 from tests.memory.waiting import in_thread, wait_until_one_waits
 
-TABLES = ["memory_chunks", "memory_terms", "memory_vectors", "tenants"]
+TABLES = ["memory_chunks", "memory_operations", "memory_requests", "memory_terms", "memory_vectors", "tenants"]
 
 
 def visible(table: str = "memory_chunks", using: str = "default") -> int:
@@ -65,6 +66,8 @@ def both(db: None) -> None:
     remember(ALICE, "alice", "Alice's diary")
     remember(BOB, "bob", "Bob's diary")
     for user_id in (ALICE, BOB):
+        queue.accept(user_id=user_id, body={"text": "a memory"})
+        idempotency.begin(user_id=user_id, key="key", asked="anything")
         with tenant_transaction(user_id):
             execute(
                 "INSERT INTO memory_terms (user_hash, term, id, weight) SELECT user_hash, 1, id, 1 FROM memory_chunks"

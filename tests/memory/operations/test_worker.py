@@ -139,11 +139,11 @@ def test_the_command_works_the_queue_off_and_counts(monkeypatch: pytest.MonkeyPa
     queue_call("a", "one")
     queue_call("b", "one")
     before = value("memory_operations_total", outcome="succeeded")
-    out = io.StringIO()
+    out, handler = io.StringIO(), signal.getsignal(signal.SIGTERM)
     call_command("work", "--until-empty", stdout=out)
     assert "2 calls were done" in out.getvalue()
     assert value("memory_operations_total", outcome="succeeded") == before + 2
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == handler
 
 
 def test_the_command_ends_on_sigterm() -> None:
