@@ -76,6 +76,9 @@ class Tenant(TenantModel):
     hmac_key_id = models.TextField(editable=False)
     chunk_count = models.BigIntegerField(default=0, db_default=0)
     recipe = models.TextField(default="", db_default="", editable=False)
+    # Whether any row may have an `expires_at`: a scan of the others need not read that column. True unless it is known
+    # to be false, which costs time and never an answer.
+    expiring = models.BooleanField(default=True, db_default=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta(TenantModel.Meta):
@@ -120,7 +123,9 @@ class MemoryChunkQuerySet(TenantQuerySet["MemoryChunk"]):
         repeated = {name: value for name, value in values.items() if name in REPEATED}
         if not repeated:
             return super().update(**values)
-        with writing(self.db, create=False):
+        with writing(self.db, create=False) as write:
+            if repeated.get("expires_at") is not None:  # an expression may come to nothing; that costs time alone
+                write.mark_expiring()
             ids = list(self.order_by().values_list("id", flat=True))
             changed = super().update(**values)
             MemoryVector.objects.filter(id__in=ids).update(**repeated)
@@ -314,6 +319,8 @@ class MemoryChunk(TenantModel):
             write.index_again(self)
         else:
             stored = type(self).objects.filter(id=self.id).values(*REPEATED).get()
+            if stored["expires_at"] is not None:
+                write.mark_expiring()
             MemoryVector.objects.filter(id=self.id).update(**stored)
 
 

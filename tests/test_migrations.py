@@ -39,6 +39,7 @@ LANDED = {
     "memory/migrations/0007_sources.py": "872c53a7ccd201e9eec9cb611e1fefd925a5b0f6413e99366bd4b36291162b8a",
     "memory/migrations/0008_requests.py": "867080e649cfa2e56a9b94db04749eff068db84df6a5738cbdc587db01d1e209",
     "memory/migrations/0009_time_as_a_case.py": "889d9dd344076334cfc8e920b4e1b8970db0a705248bae60e80f7152f265919d",
+    "memory/migrations/0010_expiring.py": "c339cb6e2f05251bce0afb5d10db24d46233021412350a0b344e38c5189b48ca",
     "project/migrations/0001_initial.py": "cd4bfe13f4f1a2ec8a4921e281209ec244c193217a562a2f489bbf7a8b0a6020",
     "project/migrations/0002_counters.py": "f2dae2df226a3a7c3b20f74b780fad5382e444f06e60df18a45ea907e667750b",
     "rerank/migrations/0001_initial.py": "d2110b9c828bb7c4543793180c6c2ff82ef1df72e53f22aa3af70c26b04b9c5f",

@@ -38,6 +38,7 @@ from memory.sealing.codecs import (
     has_control_characters,
 )
 from memory.security import aad_for, seal
+from memory.tenancy import tenant_row
 
 SEALS_PER_ROW = 3  # and one more where there is a context
 NO_NUMBERS = "{}"
@@ -171,16 +172,24 @@ def array_text(numbers: Sequence[int]) -> str:
     return f"{{{','.join(map(str, numbers))}}}" if numbers else NO_NUMBERS
 
 
-def insert_rows(connection: psycopg.Connection[Any], user_hash: str, rows: Iterable[ChunkRow]) -> list[UUID]:
-    """Insert rows inside the open door of their user; returns their ids in order."""
+def insert_rows(
+    connection: psycopg.Connection[Any], user_hash: str, rows: Iterable[ChunkRow], *, tables: Sequence[Table] = TABLES
+) -> list[UUID]:
+    """Insert rows inside the open door of their user; returns their ids in order. If any of them expires, the tenant's
+    row says so."""
     ids: list[UUID] = []
+    expiring = False
 
     def noted() -> Iterator[ChunkRow]:
+        nonlocal expiring
         for row in rows:
             ids.append(row.id)
+            expiring = expiring or row.expires_at is not None
             yield row
 
-    insert(connection, user_hash, noted(), *TABLES)
+    insert(connection, user_hash, noted(), *tables)
+    if expiring:
+        psycopg.Cursor(connection).execute(*tenant_row.mark_expiring(user_hash))
     return ids
 
 
@@ -192,4 +201,6 @@ async def insert_rows_async(
     async with connection.pipeline():
         for table in TABLES:
             await cursor.execute(*table.inserting(user_hash, rows))
+    if any(row.expires_at is not None for row in rows):
+        await psycopg.AsyncCursor(connection).execute(*tenant_row.mark_expiring(user_hash))
     return [row.id for row in rows]

@@ -23,7 +23,6 @@ from memory.index.keywords import lexical_column
 from memory.index.labels import labels
 from memory.index.recipe import configured, recorded
 from memory.index.rows import CHUNKS, VECTORS, ChunkRow, array_text
-from memory.index.tables import insert
 from memory.index.tail import INDEXED_PER_ROW, INDEXED_PER_WRITE, has_outgrown, index_rows_of_tail
 from memory.index.uuid7 import uuid7
 from memory.index.vectors import as_embeddings, searchable
@@ -94,7 +93,11 @@ class Writing:
         """Put a stored chunk into the index anew, whatever was there of it."""
         for statement in _DROP:
             self.cursor.execute(statement, [self.user_hash, [chunk.id]])
-        insert(self.cursor.connection, self.user_hash, self.rows_of([chunk]), VECTORS)
+        rows.insert_rows(self.cursor.connection, self.user_hash, self.rows_of([chunk]), tables=[VECTORS])
+
+    def mark_expiring(self) -> None:
+        """Note that stored chunks were given an `expires_at`."""
+        self.cursor.execute(*tenant_row.mark_expiring(self.user_hash))
 
     def count(self, change: int) -> None:
         """Move the count on the tenant's row; a large tenant's new rows go on into the graph and the postings."""

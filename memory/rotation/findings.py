@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 UNREADABLE, UNKNOWN_KEY, COLUMNS = "unreadable", "unknown key", "columns"
 VECTOR, KEYWORDS, LABELS, POSTINGS = "vector", "keywords", "labels", "postings"
-COUNT, USER_ID, ORPHANS, KNOWN_TWICE = "count", "user id", "orphans", "known twice"
+COUNT, EXPIRING, USER_ID, ORPHANS, KNOWN_TWICE = "count", "expiring", "user id", "orphans", "known twice"
 
 MOST_KEPT = 1_000
 

@@ -1,6 +1,6 @@
 """Inspects every tenant: whether its seals open, and whether its index entries match them.
 
-Inside each tenant's door: the user id, the chunk count, and every row with its index entries
+Inside each tenant's door: the user id, what the tenant's row says of the others, and every row with its index entries
 (`memory.rotation.row_integrity`). Across tenants, by the census role: orphans, which are rows under a hash that no
 tenant has, and users known twice, which are under two hashes.
 """
@@ -13,7 +13,7 @@ from keys.models import Purpose
 from keys.retry_while_away import retry_while_away
 from keys.runs import open_run
 from memory.rls import tenant_transaction_by_hash
-from memory.rotation.findings import COUNT, KNOWN_TWICE, ORPHANS, USER_ID, Finding, Inspection
+from memory.rotation.findings import COUNT, EXPIRING, KNOWN_TWICE, ORPHANS, USER_ID, Finding, Inspection
 from memory.rotation.other_rows import inspect_other_rows
 from memory.rotation.row_integrity import inspect_rows
 from memory.rotation.user_ids import TenantFacts, UserIdUnreadable, tenant_facts
@@ -22,7 +22,10 @@ from memory.tenancy import census
 from memory.tenancy.cursors import binary_cursor
 
 COUNTS = """
-SELECT chunk_count, (SELECT count(*) FROM memory_chunks WHERE user_hash = %(user_hash)s)
+SELECT chunk_count, (SELECT count(*) FROM memory_chunks WHERE user_hash = %(user_hash)s),
+       NOT expiring AND EXISTS (
+           SELECT FROM memory_chunks WHERE user_hash = %(user_hash)s AND expires_at IS NOT NULL
+       )
 FROM tenants WHERE user_hash = %(user_hash)s
 """
 
@@ -52,7 +55,7 @@ def inspect_tenant(
         return seen
     seen.tenants = 1
     seen.report(_inspect_user_id(facts))
-    seen.report(retry_while_away(_inspect_count, tenant))
+    seen.report(retry_while_away(_inspect_tenant_row, tenant))
     for rows in inspect_rows(seen, tenant, sample):
         advance(rows)
     inspect_other_rows(seen, tenant)
@@ -86,11 +89,15 @@ def _inspect_user_id(facts: TenantFacts) -> Iterator[Finding]:
         yield Finding(USER_ID, facts.user_hash[:8], "", facts.enc_key_id, str(error))
 
 
-def _inspect_count(user_hash: UserHash) -> list[Finding]:
-    # Both in one statement, so that no write can come in between.
+def _inspect_tenant_row(user_hash: UserHash) -> list[Finding]:
+    # All in one statement, so that no write can come in between.
     with tenant_transaction_by_hash(user_hash), binary_cursor() as cursor:
         cursor.execute(COUNTS, {"user_hash": user_hash})
-        counted, in_truth = cursor.fetchone() or (0, 0)
-    if counted == in_truth:
-        return []
-    return [Finding(COUNT, user_hash[:8], "", "", f"{counted} chunks by its count, {in_truth} in truth")]
+        counted, in_truth, expires_unsaid = cursor.fetchone() or (0, 0, False)
+    findings: list[Finding] = []
+    if counted != in_truth:
+        findings.append(Finding(COUNT, user_hash[:8], "", "", f"{counted} chunks by its count, {in_truth} in truth"))
+    if expires_unsaid:
+        detail = "rows expire, and by the tenant's row none does"
+        findings.append(Finding(EXPIRING, user_hash[:8], "", "", detail))
+    return findings

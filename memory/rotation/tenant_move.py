@@ -293,7 +293,14 @@ def _flip(cursor: psycopg.Cursor[Any], user: UserHashes, move: Move, tenant: Ten
     cursor.execute(DELETE_TENANT, [move.old])
     user.enter(move.new)
     made_by = from_stored_embeddings(recorded(tenant.recipe)).as_text()
-    created = tenant_row.create(move.user_id, move.new, made_by, chunk_count=chunk_count, created_at=tenant.created_at)
+    created = tenant_row.create(
+        move.user_id,
+        move.new,
+        made_by,
+        chunk_count=chunk_count,
+        created_at=tenant.created_at,
+        expiring=tenant.expiring,
+    )
     cursor.execute(*created)
     steps.reached("tenant row moved")
 

@@ -19,24 +19,26 @@ from memory.tenancy.cursors import Send
 logger = logging.getLogger(__name__)
 
 STATE = """
-SELECT chunk_count, recipe,
+SELECT chunk_count, recipe, expiring,
        coalesce((SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)), false)
 FROM tenants WHERE user_hash = %s
 """
 
 ParametersFor = Callable[[Recipe], SearchParameters]
 
-# The recipe by which a tenant was scanned last, of the tenants searched since this was last full.
-_recipes: dict[str, Recipe] = {}
+# The states by which tenants were scanned last, of those searched since this was last full.
+_states: dict[str, "TenantState"] = {}
 REMEMBERED = 10_000
 
 
 @dataclass(frozen=True)
 class TenantState:
-    """What decides how a tenant is searched: its size, how its rows were indexed, whether the graph can be used."""
+    """What decides how a tenant is searched: its size, how its rows were indexed, whether any of them may expire, and
+    whether the graph can be used."""
 
     chunk_count: int
     recipe: Recipe
+    expiring: bool
     graph_is_valid: bool
 
 
@@ -44,13 +46,14 @@ def best_candidates(send: Send, user_hash: str, parameters_for: ParametersFor) -
     """The rows of the best candidates, best first; none where nothing is stored.
 
     `send` is of the open door of their user, whose planner settings are those of `exact_scan`. `parameters_for` makes
-    the search parameters for rows that were indexed by a recipe. Most tenants are small and indexed by the same recipe
-    as the last time, so that is tried first: such a scan finds no rows where either is not so any more.
+    the search parameters for rows that were indexed by a recipe. Most tenants are small, indexed by the same recipe as
+    the last time, and still without rows that expire if they had none: so that is tried first, and such a scan finds no
+    rows where any of it is not so any more.
     """
     rows = _expected_rows(send, user_hash, parameters_for)
     if rows:
         return rows
-    for _ in range(2):  # once more when a reindex of this tenant commits in between
+    for _ in range(2):  # once more when a reindex or the first row that expires is committed in between
         state = tenant_state(send, user_hash)
         if state is None or not state.chunk_count:
             return []
@@ -64,7 +67,7 @@ def best_candidates(send: Send, user_hash: str, parameters_for: ParametersFor) -
 def tenant_state(send: Send, user_hash: str) -> TenantState | None:
     """The state of the open door's tenant; None for a user who has stored nothing."""
     row = send(STATE, [GRAPH_INDEX, user_hash]).fetchone()
-    return row and TenantState(row[0], recorded(row[1]), row[2])
+    return row and TenantState(row[0], recorded(row[1]), *row[2:])
 
 
 def candidate_rows(send: Send, search: SearchParameters, state: TenantState) -> list[Any]:
@@ -76,16 +79,17 @@ def candidate_rows(send: Send, search: SearchParameters, state: TenantState) -> 
     if has_outgrown(state.chunk_count) and _graph_is_there(state):
         rows = graph_candidates(send, search, state.chunk_count)
     if rows is None:
-        return _counted("exact", send(*exact_scan(search)).fetchall())
+        return _counted("exact", send(*exact_scan(search, expiring=state.expiring)).fetchall())
     return _counted("graph", rows)
 
 
 def _expected_rows(send: Send, user_hash: str, parameters_for: ParametersFor) -> list[Any]:
-    expected = _recipes.get(user_hash)
+    expected = _states.get(user_hash)
     if expected is None:
         return []
     try:
-        scan = exact_scan(parameters_for(expected), most_rows=settings.MEMORY_EXACT_SCAN_MAX)
+        search = parameters_for(expected.recipe)
+        scan = exact_scan(search, most_rows=settings.MEMORY_EXACT_SCAN_MAX, expiring=expected.expiring)
     except InvalidFilter:  # by the expected recipe; the tenant may have been reindexed since, and its state will tell
         return []
     rows = send(*scan).fetchall()
@@ -99,11 +103,11 @@ def _counted(path: str, rows: list[Any]) -> list[Any]:
 
 def _remember(user_hash: str, state: TenantState) -> None:
     if has_outgrown(state.chunk_count):
-        _recipes.pop(user_hash, None)
+        _states.pop(user_hash, None)
         return
-    if len(_recipes) >= REMEMBERED:
-        _recipes.clear()
-    _recipes[user_hash] = state.recipe
+    if len(_states) >= REMEMBERED:
+        _states.clear()
+    _states[user_hash] = state
 
 
 def _graph_is_there(state: TenantState) -> bool:

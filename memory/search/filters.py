@@ -42,9 +42,10 @@ class Scope:
         """Whether any row that has not expired could be out of scope."""
         return self != EVERYTHING
 
-    def conditions(self, user_hash: str, recipe: Recipe) -> tuple[str, dict[str, Any]]:
+    def conditions(self, user_hash: str, recipe: Recipe, *, expiring: bool = True) -> tuple[str, dict[str, Any]]:
         """SQL to append to a WHERE over `memory_vectors v`, and its parameters. Values are parameters, always.
 
+        `expiring`: whether any of the rows may have an `expires_at`; without, that column is not read.
         Raises InvalidFilter for a metadata key that came into the settings after this tenant was indexed.
         """
         parameters = {
@@ -61,7 +62,7 @@ class Scope:
         if self.filter is not None:
             made = FilterSQL(self.filter, user_hash, recipe)
             sql, given = f"{sql} AND {made.sql}", given | made.parameters
-        return f"{sql}{UNEXPIRED}", given
+        return (f"{sql}{UNEXPIRED}" if expiring else sql), given
 
     def _labels(self, user_hash: str, recipe: Recipe) -> Iterator[int]:
         for key, value in self.metadata.items():

@@ -42,9 +42,10 @@ _UNLIFTED = """best AS MATERIALIZED (
         SELECT *, 0::float8 AS neighbours, base AS score FROM reached ORDER BY base DESC, id LIMIT %(limit)s
     )"""
 
-# The columns of memory.search.matches.Candidate; nothing when a reindex has just changed what to ask, or when the
-# tenant has more rows than the search is for. Seals that take more than a row's share of an answer stay behind (NULL):
-# so all the others together never pass what an answer may hold; memory.search.answer_bytes fetches them.
+# The columns of memory.search.matches.Candidate; nothing when a reindex has just changed what to ask, when the tenant
+# has more rows than the search is for, or when rows may expire and the search leaves none out (false is below true).
+# Seals that take more than a row's share of an answer stay behind (NULL): so all the others together never pass what an
+# answer may hold; memory.search.answer_bytes fetches them.
 # While the statistics do not know a new tenant, the planner takes it for a single row, and would run whole steps again
 # for every row there is. So every step that others read is materialised, the rows are fetched one by one (OFFSET 0
 # keeps that from being turned around), and both unique keys are named, whichever of the two indexes it takes.
@@ -66,6 +67,7 @@ OPENED = """SELECT c.id, c.doc_id, c.source, c.chunk_index, c.enc_key_id,
     ) c
     WHERE (
         SELECT recipe = ANY (ARRAY[%(recipe)s::text, '']) AND chunk_count <= %(most_rows)s::int8
+            AND expiring <= %(expiring)s::bool
         FROM tenants WHERE user_hash = %(user_hash)s
     )
     ORDER BY best.score DESC, best.id"""
@@ -92,6 +94,7 @@ def base_parameters(search: SearchParameters) -> dict[str, Any]:
         # A plain int's type follows its size, and each type makes another prepared statement.
         "share": Int8(settings.MEMORY_MAX_ANSWER_BYTES // search.limit),
         "most_rows": Int8(ANY_NUMBER),
+        "expiring": True,
         "dense_weight": search.weights.dense,
         "lexical_weight": search.weights.lexical,
         "neighbour_weight": search.weights.neighbour,

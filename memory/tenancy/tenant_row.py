@@ -17,24 +17,27 @@ from memory.sealing.fields import seal_value
 from memory.security import UserHash
 from memory.tenancy.steps import run_steps, run_steps_async
 
-LOCK = "SELECT chunk_count, recipe, created_at FROM tenants WHERE user_hash = %s FOR UPDATE"
+LOCK = "SELECT chunk_count, recipe, created_at, expiring FROM tenants WHERE user_hash = %s FOR UPDATE"
 CREATE = (
-    "INSERT INTO tenants (user_hash, user_cipher, enc_key_id, hmac_key_id, recipe, chunk_count, created_at)"
-    " VALUES (%s, %b, %s, %s, %s, %s, coalesce(%s, now())) ON CONFLICT (user_hash) DO NOTHING"
+    "INSERT INTO tenants (user_hash, user_cipher, enc_key_id, hmac_key_id, recipe, chunk_count, created_at, expiring)"
+    " VALUES (%s, %b, %s, %s, %s, %s, coalesce(%s, now()), %s) ON CONFLICT (user_hash) DO NOTHING"
 )
 COUNT = "UPDATE tenants SET chunk_count = chunk_count + %s WHERE user_hash = %s"
 RECORD_RECIPE = "UPDATE tenants SET recipe = %s WHERE user_hash = %s"
+MARK_EXPIRING = "UPDATE tenants SET expiring = true WHERE user_hash = %s AND NOT expiring"
 
 _text = TextCodec()
 
 
 @dataclass(frozen=True)
 class TenantRow:
-    """A tenant's row as it was when it was locked. `recipe` is the recorded text of its index settings, or empty."""
+    """A tenant's row as it was when it was locked. `recipe` is the recorded text of its index settings, or empty.
+    `expiring`: whether any of its rows may have an `expires_at`."""
 
     chunk_count: int
     recipe: str
     created_at: datetime
+    expiring: bool
 
 
 _Statement = tuple[str, Sequence[Any]]
@@ -70,13 +73,19 @@ async def lock_or_create_async(
 
 
 def create(
-    user_id: str, user_hash: UserHash, recipe: str, *, chunk_count: int = 0, created_at: datetime | None = None
+    user_id: str,
+    user_hash: UserHash,
+    recipe: str,
+    *,
+    chunk_count: int = 0,
+    created_at: datetime | None = None,
+    expiring: bool = False,
 ) -> _Statement:
     """The statement that creates the row, unless there is one. It stores the user id, sealed, so that the HMAC rotation
     needs no outside list of users."""
     sealed = bytes(seal_value(_text.encode(user_id), user_hash))
     key_id = get_keyring().sealing.key_id
-    return CREATE, [user_hash, sealed, key_id, user_hash.hmac_key_id, recipe, chunk_count, created_at]
+    return CREATE, [user_hash, sealed, key_id, user_hash.hmac_key_id, recipe, chunk_count, created_at, expiring]
 
 
 def count(user_hash: str, change: int) -> _Statement:
@@ -87,6 +96,12 @@ def count(user_hash: str, change: int) -> _Statement:
 def record_recipe(user_hash: str, recipe: str) -> _Statement:
     """The statement that records the index settings of the tenant's rows, under the row's lock."""
     return RECORD_RECIPE, [recipe, user_hash]
+
+
+def mark_expiring(user_hash: str) -> _Statement:
+    """The statement that notes, under the row's lock, that rows with an `expires_at` are stored: from then on scans
+    leave out what has expired."""
+    return MARK_EXPIRING, [user_hash]
 
 
 def _locking(user_id: str, user_hash: UserHash, recipe: str) -> _Steps:

@@ -52,7 +52,7 @@ def facts(user_id: str) -> list[tuple[Any, ...]]:
 def tenant_facts(user_id: str) -> tuple[Any, ...]:
     with tenant_transaction(user_id):
         tenant = Tenant.objects.get()
-        return tenant.user_id, tenant.chunk_count, tenant.created_at
+        return tenant.user_id, tenant.chunk_count, tenant.created_at, tenant.expiring
 
 
 def assert_served(user_id: str, memories: Sequence[str] | None = None) -> None:

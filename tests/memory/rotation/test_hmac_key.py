@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -25,8 +25,10 @@ from keys.models import KeyRecord, Lease, ProcessHeartbeat, Purpose, RotationRun
 from keys.pace import Pace
 from keys.rotation import plan, rotate
 from keys.status import key_report
+from memory.documents.document import Chunk, Document
 from memory.erasure import delete_document, erase_user
 from memory.index.recipe import configured
+from memory.indexing import index_documents
 from memory.models import MemoryChunk, MemoryTerm, MemoryVector, Tenant
 from memory.rls import tenant_transaction
 from memory.rotation import tenant_move
@@ -95,6 +97,20 @@ class TestEverythingWell:
                 for user_id in MEMORIES:
                     assert_served(user_id)
                 assert plan(HMACKeyMover()).tenants_left == 0
+
+    @pytest.mark.parametrize("expires_at", [None, datetime(2001, 1, 1, tzinfo=UTC)])
+    def test_whether_rows_may_expire_moves_too(self, expires_at: datetime | None) -> None:
+        store_all()
+        for user_id in MEMORIES:
+            chunks = (Chunk("passing", vector_of("passing")),)
+            document = Document("passing", "", chunks, expires_at=expires_at)
+            index_documents(user_id=user_id, documents=[document])
+        with promoted():
+            run()
+            for user_id in MEMORIES:
+                assert tenant_facts(user_id)[-1] is (expires_at is not None)
+                found = texts(recall(user_id, "passing", top_k=50))
+                assert ("passing" in found) is (expires_at is None)
 
     def test_vectors_terms_and_seals_are_made_anew(self) -> None:
         store_all()

@@ -18,6 +18,7 @@ from memory.rotation import findings, row_integrity
 from memory.rotation.findings import (
     COLUMNS,
     COUNT,
+    EXPIRING,
     KEYWORDS,
     KNOWN_TWICE,
     LABELS,
@@ -182,6 +183,14 @@ def test_a_reindex_in_the_middle_is_no_damage(settings: Any, monkeypatch: pytest
 def test_a_wrong_count() -> None:
     damage("UPDATE tenants SET chunk_count = 7")
     assert found() == [(COUNT, prefix())]
+
+
+def test_rows_that_expire_of_a_tenant_that_says_none_does() -> None:
+    for table in ("memory_chunks", "memory_vectors"):
+        damage(f"UPDATE {table} SET expires_at = '2999-01-01' WHERE chunk_index = 0")
+    assert found() == [(EXPIRING, prefix())]
+    damage("UPDATE tenants SET expiring = true")
+    assert found() == []
 
 
 def test_a_user_id_that_does_not_open() -> None:

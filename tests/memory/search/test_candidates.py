@@ -25,12 +25,12 @@ def rng():
 
 @pytest.fixture
 def expectation(monkeypatch):
-    """Sets by which recipe the tenant is believed to be indexed."""
-    monkeypatch.setattr(candidates, "_recipes", {})
+    """Sets by which recipe the tenant is believed to be indexed, and whether its rows are believed to expire."""
+    monkeypatch.setattr(candidates, "_states", {})
 
-    def expect(recipe):
+    def expect(recipe, *, expiring=False):
         with tenant_transaction(ALICE) as user_hash:
-            candidates._recipes[user_hash] = recipe
+            candidates._states[user_hash] = candidates.TenantState(1, recipe, expiring, graph_is_valid=True)
 
     return expect
 
@@ -45,7 +45,7 @@ def test_a_wrong_expectation_changes_no_answer(rng, expectation, changes):
     expectation(replace(configured(), **changes))
     assert [(c.id, c.score) for c in found(ALICE, "apollo rivers", vector)] == expected
     with tenant_transaction(ALICE) as user_hash:
-        assert candidates._recipes[user_hash] == configured()
+        assert candidates._states[user_hash].recipe == configured()
 
 
 def test_a_filter_that_the_expected_recipe_does_not_know(rng, settings, expectation):
@@ -71,4 +71,4 @@ def test_a_full_memory_starts_again(rng, monkeypatch, expectation):
     for user in (ALICE, "person:2"):
         store_drawn(user, drawn_documents(rng, [1]))
         found(user, "apollo", np.ones(384))
-        assert len(candidates._recipes) == 1
+        assert len(candidates._states) == 1

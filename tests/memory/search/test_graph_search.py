@@ -353,12 +353,12 @@ def test_a_scan_after_the_graph_is_planned_as_any_scan(small_tiers, rng, monkeyp
     outgrown_tenant(rng)
     seen = []
 
-    def watched(asked):
+    def watched(asked, **options):
         with connection.cursor() as cursor:
             for name in PINS:
                 cursor.execute(f"SHOW {name}")
                 seen.append((name, cursor.fetchone()[0]))
-        return exact_scan(asked)
+        return exact_scan(asked, **options)
 
     monkeypatch.setattr("memory.search.candidates.exact_scan", watched)
     monkeypatch.setattr("memory.search.narrowing.MOST", 0)
