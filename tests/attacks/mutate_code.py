@@ -2,9 +2,8 @@
 
     python -m tests.attacks.mutate_code memory/security.py tests/memory/test_encryption.py tests/attacks/test_blobs.py
 
-In a copy of the checkout. mutmut and cosmic-ray start Django, Postgres and the plugins of pytest from within their own
-import hooks, and fail at that; this is what is left of them when the tests are run as they always are. Not run by the
-suite: a mutant takes as long as its tests. Exit code 1 when under 90% are killed.
+In a copy of the checkout, with the tests run as they always are: they start Postgres and servers of their own. Not run
+by the suite: a mutant takes as long as its tests. Exit code 1 when under 90% are killed.
 """
 
 import argparse
