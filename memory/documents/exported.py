@@ -110,8 +110,8 @@ class StoredChunkInput(StrictSerializer):
     source = ExactLine(limit=MAX_SOURCE_BYTES, required=False, allow_blank=True, default="")  # type: ignore[assignment]
     text = ExactText(limit=MAX_STORED_BYTES)
     metadata = Metadata(required=False, default=dict)
-    title = ExactLine(limit=MAX_STORED_BYTES, required=False, default="")
-    author = ExactLine(limit=MAX_STORED_BYTES, required=False, default="")
+    title = ExactLine(limit=MAX_STORED_BYTES, required=False, allow_blank=True, default="")
+    author = ExactLine(limit=MAX_STORED_BYTES, required=False, allow_blank=True, default="")
     occurred_at = ExactTime(required=False)
     expires_at = ExactTime(required=False)
     created_at = ExactTime()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from django.core.management import call_command
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from memory.documents.document import Chunk, Document
@@ -234,7 +234,11 @@ documents = st.lists(
 )
 
 
+BLANK = Document(doc_id="d", source=" ", chunks=(Chunk("a", vector_of("a"), author=" "),), metadata={}, title="\u3000")
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(made=[BLANK], batch=1)
 @given(made=documents, batch=st.integers(1, 4))
 def test_whatever_is_stored_comes_back(made: list[Document], batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for user_id in (ALICE, BOB):
