@@ -48,3 +48,6 @@ os.environ |= {
 }
 
 from project.settings import *  # noqa: E402, F403
+
+# No thread of the tests' own process takes up calls by itself: tests do that, or servers as processes of their own.
+MEMORY_WORK_IN_SERVER = False

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -179,6 +180,7 @@ def local_time_text(value: datetime) -> str:
     return value.isoformat().removesuffix("+00:00") + "Z" if not value.utcoffset() else value.isoformat()
 
 
+@extend_schema_field(OpenApiTypes.DATETIME)
 class LocalTime(serializers.Field[Any, Any, Any, Any]):
     """A time in its own zone; DRF's field would turn it into the server's."""
 

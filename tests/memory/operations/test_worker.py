@@ -44,7 +44,8 @@ def wait_until_finished(operation_id: Any) -> str:
 
 
 @pytest.fixture
-def serving_thread(monkeypatch: pytest.MonkeyPatch) -> Any:
+def serving_thread(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Any:
+    settings.MEMORY_WORK_IN_SERVER = True
     monkeypatch.setattr(worker, "_serving", True)
     monkeypatch.setattr(worker, "_running", None)
     yield
