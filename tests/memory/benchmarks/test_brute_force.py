@@ -38,6 +38,6 @@ def test_agrees_with_the_reference_of_the_search_tests() -> None:
     documents = [[(TEXTS[i + j], VECTORS[i + j]) for j in range(3)] for i in (0, 3)]
     expected = fused("train apples", unit(0, 1, 1), documents)
     found = BruteForce(VECTORS, TEXTS, np.arange(len(TEXTS)) // 3).scores(
-        "train apples", unit(0, 1, 1), Weights(1.0, 0.5, 0.25)
+        "train apples", unit(0, 1, 1), Weights(1.0, 0.5, 0.9)
     )
     assert found == pytest.approx(expected, abs=1e-6)
