@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from memory.mcp.views import MCPView
+from memory.api.mcp.views import MCPView
 from memory.tenancy.admin_page import tenants
 from project.health import healthz, readyz
 from project.metrics import metrics, rerank_metrics

@@ -29,7 +29,6 @@ ROOMS = (
     "verbs",
     "operations",
     "api",
-    "mcp",
     "benchmarks",
     "training",
     "shell",

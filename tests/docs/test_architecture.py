@@ -75,8 +75,8 @@ def test_every_import_goes_along_arrows() -> None:
     assert {(room, other) for room, other in imported() if other not in reached(room)} == set()
 
 
-def test_the_rooms_stand_at_most_eleven_floors_high() -> None:
-    assert max(floor(room) for room, _ in imported()) <= 11
+def test_the_rooms_stand_at_most_ten_floors_high() -> None:
+    assert max(floor(room) for room, _ in imported()) <= 10
 
 
 @cache

@@ -8,13 +8,13 @@ import jsonschema
 import pytest
 from django.contrib.auth.models import User
 
-from memory.mcp.text import NOTICE
-from memory.mcp.tools import TOOLS
+from memory.api.mcp.text import NOTICE
+from memory.api.mcp.tools import TOOLS
 from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
 from memory.sealing.codecs import SealedBytes
 from tests.factories import api_client, make_service, person_client
-from tests.memory.mcp.messages import call, request, send
+from tests.memory.api.mcp.messages import call, request, send
 
 pytestmark = pytest.mark.django_db
 NOBODYS = "01890000-0000-7000-8000-000000000000"

@@ -16,10 +16,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from memory.access.authentication import IdentityAuthentication
+from memory.api.mcp import protocol
+from memory.api.mcp.protocol import Message, ProtocolError
+from memory.api.mcp.tools import TOOLS, Tool
 from memory.api.throttling import IdentityThrottle
-from memory.mcp import protocol
-from memory.mcp.protocol import Message, ProtocolError
-from memory.mcp.tools import TOOLS, Tool
 from memory.rls import current_user_id
 
 INSTRUCTIONS = (

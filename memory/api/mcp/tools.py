@@ -7,6 +7,8 @@ from typing import Any
 
 from rest_framework.serializers import Serializer
 
+from memory.api.mcp import shapes, text
+from memory.api.mcp.json_schema import input_schema, output_schema
 from memory.api.serializers import ChunkOutput, DeletedOutput, ErasureOutput, PageOutput, QueryOutput
 from memory.api.views import ERASURE_NOTE
 from memory.documents.patches import chunk_patch_from
@@ -15,8 +17,6 @@ from memory.erasure import delete_chunk, erase_user
 from memory.exceptions import ChunkNotFound
 from memory.indexing import index_documents
 from memory.listing import StoredChunk, get_chunk, list_chunks
-from memory.mcp import shapes, text
-from memory.mcp.json_schema import input_schema, output_schema
 from memory.search.filters import Scope
 from memory.search.retrieval import query_memories
 from memory.verbs.patching import patch_chunk

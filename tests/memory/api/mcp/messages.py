@@ -5,7 +5,7 @@ from typing import Any
 
 from django.test import Client
 
-from memory.mcp.protocol import CAPABILITIES_KEY, STATELESS, VERSION_KEY
+from memory.api.mcp.protocol import CAPABILITIES_KEY, STATELESS, VERSION_KEY
 
 ADDRESS = "/api/mcp"
 ENVELOPE = {VERSION_KEY: STATELESS, CAPABILITIES_KEY: {}}

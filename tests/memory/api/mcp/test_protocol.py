@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from memory.mcp import protocol
-from memory.mcp.protocol import CAPABILITIES_KEY, HANDSHAKE, STATELESS, SUPPORTED, VERSION_KEY
-from memory.mcp.tools import TOOLS
+from memory.api.mcp import protocol
+from memory.api.mcp.protocol import CAPABILITIES_KEY, HANDSHAKE, STATELESS, SUPPORTED, VERSION_KEY
+from memory.api.mcp.tools import TOOLS
 from tests.factories import api_client, make_service, make_user, person_client
-from tests.memory.mcp.messages import ADDRESS, ENVELOPE, request, send, send_stateless
+from tests.memory.api.mcp.messages import ADDRESS, ENVELOPE, request, send, send_stateless
 
 pytestmark = pytest.mark.django_db
 

@@ -10,8 +10,8 @@ from asgiref.sync import async_to_sync
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from memory.mcp.protocol import HANDSHAKE, STATELESS
-from memory.mcp.tools import TOOLS
+from memory.api.mcp.protocol import HANDSHAKE, STATELESS
+from memory.api.mcp.tools import TOOLS
 from tests.factories import make_service, make_token, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -6,5 +6,5 @@
     tools        the tools, each one serializer in, one function, one serializer out
     views        /api/mcp
 
-One POST is one message and one answer: no session, no stream, no second server. Imports `api` and what is below it.
+One POST is one message and one answer: no session, no stream, no second server.
 """
