@@ -16,21 +16,8 @@ from rerank import config, flag, metrics, runtime, scoring
 from rerank.backends import ServedModel
 from rerank.cross_encoder import LoadedCrossEncoder
 from rerank.outcomes import ModelUnavailable, RerankedResult, Reranker, Reranking, Skipped, SkipReason
-from rerank.pool import affordable, pool_size
-
-__all__ = [
-    "RerankedResult",
-    "Reranker",
-    "Reranking",
-    "SkipReason",
-    "get_cross_encoder",
-    "get_rerank_metrics",
-    "maybe_rerank",
-    "pool_size",
-    "rerank",
-    "rerank_now",
-    "rerank_with_reason",
-]
+from rerank.pool import affordable
+from rerank.pool import pool_size as pool_size  # public, by rerank/__init__.py
 
 logger = logging.getLogger(__name__)
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from django.db import DatabaseError
+from django.db import Error as DatabaseError
 from django.http import HttpResponse
 from rest_framework.exceptions import ValidationError
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from keys.exceptions import NonceBudgetSpent
 from memory import metrics
 from memory.documents.shape import with_doc_ids
 from memory.operations import idempotency
@@ -86,7 +87,7 @@ def _conclude(user_id: str, held: Held, response: HttpResponse) -> None:
             idempotency.release(user_id=user_id, held=held)
         else:
             idempotency.finish(user_id=user_id, held=held, answer=_answer(response))
-    except DatabaseError as failure:
+    except (DatabaseError, NonceBudgetSpent) as failure:
         logger.warning("an answer could not be kept", extra={"reason": type(failure).__name__})
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from django.db import OperationalError, connection, connections
+from django.db import InterfaceError, OperationalError, connection, connections
 from django.test import override_settings
 from django.utils import timezone
 
 from keys import nonces
+from keys.exceptions import NonceBudgetSpent
 from keys.generation import generate_key
 from keys.keyring import parse_key
 from memory.api import once
@@ -118,6 +119,18 @@ def test_findings_are_kept_and_what_may_pass_is_not(client: Any, monkeypatch: py
         assert index(client, "a memory", "k").status_code == 503
     again = index(client, "a memory", "k")
     assert again.status_code == 200 and "Idempotency-Replayed" not in again
+
+
+@pytest.mark.parametrize("failure", [OperationalError, InterfaceError, NonceBudgetSpent])
+def test_an_answer_that_cannot_be_kept_is_given_all_the_same(
+    client: Any, monkeypatch: pytest.MonkeyPatch, failure: type[Exception]
+) -> None:
+    def fail(**kwargs: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(idempotency, "finish", fail)
+    assert index(client, "a memory", "k").status_code == 200
+    assert stored_texts(ALICE) == ["a memory"]
 
 
 def test_a_request_in_flight_is_409_until_its_holder_is_taken_for_dead(
