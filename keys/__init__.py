@@ -6,8 +6,9 @@
     heartbeat, live_keys, process   which keys every serving process holds
     rotation, movers                the engine of a rotation; the interface by which it moves rows
     runs, leases, pace, steps       the record of a rotation, one at a time, how fast, named steps
+    jobs                            when maintenance jobs last ended
     retry_while_away                retries work while the database is away
-    status, admin, models           what is known about keys, for an operator; never key material
+    key_ages, status, admin, models what is known about keys, for an operator; never key material
 
 Imports no other package of this project and knows no table of `memory`, which registers how its rows are moved.
 """

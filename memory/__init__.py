@@ -2,7 +2,8 @@
 
 The specification's own modules stand here: `security` (seal and open), `rls` (the transaction that names the tenant),
 `indexing` (storing). Beside them the other verbs (`listing`, `erasure`, `importing`) and what Django looks for by name
-(`models`, `admin`, `checks`, `apps`). Everything else has a room; each imports only rooms that stand before it here:
+(`models`, `admin`, `checks`, `apps`), errors (`exceptions`) and counters
+(`metrics`). Everything else has a room; each imports only rooms that stand before it here:
 
     sealing/     plain values into sealed columns and back
     tenancy/     whose rows a transaction sees, and what guards them in the database
@@ -12,7 +13,8 @@ The specification's own modules stand here: `security` (seal and open), `rls` (t
     search/      a question in, the best chunks out
     rotation/    every row to a new key, and whether all of them still open
     verbs/       verbs of several modules: changing what is stored
-    api/         the verbs over HTTP
+    operations/  calls accepted now and done later, and requests carried out once
+    api/         the verbs over HTTP, and as tools of an agent
     benchmarks/  what it costs, and beside others
     training/    how the small cross-encoder comes about
 

@@ -8,6 +8,7 @@
     breaker   stops asking a model that is slow or sick
     cost      how long work will take, learnt from how long it took
     backlog   how much of its callers' work may stand before an engine at once
+    instruments  the metrics of one engine, under its own names
     failures  what a failure is called in logs
     runtime   the one engine of a model in a process: loaded in the background, never across a fork
 

@@ -1,6 +1,7 @@
 """What is stored so that a chunk can be found.
 
     chunking         long texts into chunks that the embedding model reads whole
+    context          the header of title, author and time that is embedded in front of a text
     embedding        texts into vectors, by the model that the settings name, through its engine
     embedding_runtime that engine: from settings to a loaded model
     embedding_metrics what it tells Prometheus

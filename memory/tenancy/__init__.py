@@ -12,6 +12,7 @@
     partitions, citus  the same tables, spread over partitions or servers
     census             lists and counts tenants, by a database role of its own
     live_database      refuses to serve from a database that does not protect tenants
+    bypasses           ways past the policies: views, definers' functions, defaults
     admin_page         the operators' list of tenants
 
 `memory.rls`, which opens the doors, imports this room. It imports `sealing`, `keys` and `database`; no other room.
