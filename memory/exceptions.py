@@ -86,6 +86,18 @@ class UnknownKeyId(IntegrityFailure):
     )
 
 
+class RowAltered(IntegrityFailure):
+    """The row's MAC is not of this row: a cell was edited, swapped, or copied from elsewhere."""
+
+    reason = "does not match: a cell of the row was changed, or is another row's"
+
+
+class MACMissing(IntegrityFailure):
+    """The row has no MAC, and rows without one are not accepted (any more)."""
+
+    reason = "is missing. Rows from before there were MACs get them from `manage.py complete_row_macs`"
+
+
 class ChunkNotFound(SealedMemoryError):
     """No such chunk for this user. Another user's chunk is answered the same way."""
 

@@ -11,6 +11,9 @@ from prometheus_client import Counter, Histogram
 SEALS = Counter("memory_seals_total", "Values sealed.")
 OPENS = Counter("memory_opens_total", "Sealed values opened.")
 INTEGRITY_FAILURES = Counter("memory_integrity_failures_total", "Seals that did not open.")
+ROWS_REFUSED = Counter(
+    "memory_rows_refused_total", "Rows refused for their MAC, by what was wrong with it.", ["reason"]
+)
 KEY_ID_DRIFT = Counter("memory_key_id_drift_total", "Rows that opened under another key than the one they name.")
 AUTHENTICATION_FAILURES = Counter("memory_authentication_failures_total", "Calls with a credential that is none.")
 REQUESTS_REPLAYED = Counter("memory_requests_replayed_total", "Requests answered as the first time, by their key.")

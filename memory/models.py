@@ -18,6 +18,7 @@ from memory.index.bm25 import DIMENSIONS as SPARSE_DIMENSIONS
 from memory.index.context import NO_CONTEXT, context_of, local_time, refuse_invalid_time
 from memory.index.rows import PlainChunk, refuse_invalid_chunk
 from memory.index.saved_chunks import REPEATED, Writing, embed_missing, writing
+from memory.index.stored_macs import COVERED, READ, AsRead
 from memory.sealing.codecs import Context
 from memory.sealing.fields import (
     SealedContextField,
@@ -79,6 +80,8 @@ class Tenant(TenantModel):
     # Whether any row may have an `expires_at`: a scan of the others need not read that column. True unless it is known
     # to be false, which costs time and never an answer.
     expiring = models.BooleanField(default=True, db_default=True, editable=False)
+    # The digest of the set of the tenant's rows (memory.tenancy.row_set); null: from before there was one.
+    row_set = models.BinaryField(null=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta(TenantModel.Meta):
@@ -121,14 +124,15 @@ class MemoryChunkQuerySet(TenantQuerySet["MemoryChunk"]):
         if "occurred_at" in values:
             raise NotSupportedError("Save the chunks one by one: what they are found by tells their time.")
         repeated = {name: value for name, value in values.items() if name in REPEATED}
-        if not repeated:
-            return super().update(**values)
         with writing(self.db, create=False) as write:
             if repeated.get("expires_at") is not None:  # an expression may come to nothing; that costs time alone
                 write.mark_expiring()
             ids = list(self.order_by().values_list("id", flat=True))
+            write.changing(ids)
             changed = super().update(**values)
-            MemoryVector.objects.filter(id__in=ids).update(**repeated)
+            if repeated:
+                MemoryVector.objects.filter(id__in=ids).update(**repeated)
+            write.changed(ids)
         return changed
 
     update.alters_data = True  # type: ignore[attr-defined]
@@ -167,6 +171,7 @@ class MemoryChunk(TenantModel):
     context: Context | None
     # The time as the index tells it, to notice another one.
     _stored_time: datetime | None = None
+    _as_read: AsRead | None = None
 
     pk = models.CompositePrimaryKey("user_hash", "id")
     id = models.UUIDField(db_default=UUID_V7, editable=False)
@@ -178,6 +183,8 @@ class MemoryChunk(TenantModel):
     emb_cipher = SealedVectorField(plain="embedding")
     context_cipher = SealedContextField(plain="context", null=True)
     enc_key_id = models.TextField(editable=False)
+    # By which a row that was edited is refused (memory.sealing.row_macs); null: from before rows had MACs.
+    chunk_mac = models.BinaryField(null=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
     occurred_at = models.DateTimeField(null=True, blank=True)
@@ -211,11 +218,13 @@ class MemoryChunk(TenantModel):
         self.prepare()
         embed_missing([self])
         with writing(using or self._state.db) as write:
-            is_new = not type(self).objects.filter(id=self._id()).exists()
+            known = self._id()
+            is_new = not (known and write.changing([known]))
             if is_new:
                 write.give_places([self])
             super().save(*args, using=using, **kwargs)
             self._index(write, kwargs.get("update_fields"))
+            write.changed([self.id])
             write.count(int(is_new))
         self.stored(self._state.db)
 
@@ -261,6 +270,7 @@ class MemoryChunk(TenantModel):
     ) -> "MemoryChunk":
         chunk: MemoryChunk = super().from_db(db, field_names, values, **options)
         chunk._stored_time = chunk.__dict__.get("occurred_at")
+        chunk._as_read = AsRead(**{name: chunk.__dict__[name] for name in READ if name in chunk.__dict__})
         return chunk
 
     @property
@@ -297,8 +307,33 @@ class MemoryChunk(TenantModel):
             self._set_context(context_of(self))
         refuse_invalid_chunk(self.plain())
 
+    def require_unaltered(self, column: str) -> None:
+        """Raise RowAltered unless the row, as it was read, is as it was written, with the seal in this column."""
+        if self._as_read is None:
+            return  # made here
+        if not self._as_read.is_whole:
+            self._read_again(self._as_read)
+        self._as_read.refuse_altered(self.user_hash, self.enc_key_id, embedding=column == "emb_cipher")
+
+    def _read_again(self, before: AsRead) -> None:
+        """Fetch, as of one moment, all that the MAC covers; what was assigned here stays."""
+        values = type(self).objects.using(self._state.db).filter(id=self.id).values(*COVERED).get()
+        for name, value in values.items():
+            if name not in self.__dict__ or self.__dict__[name] == before.values.get(name):
+                self.__dict__[name] = value
+        self._as_read = AsRead(**values)
+
+    def refresh_from_db(self, using: str | None = None, fields: Iterable[str] | None = None, **options: Any) -> None:
+        """Read all or some columns again, and compare the row with its MAC again."""
+        fields = None if fields is None else list(fields)
+        super().refresh_from_db(using, fields, **options)
+        before = self._as_read.values if self._as_read and fields is not None else {}
+        again = {name: self.__dict__[name] for name in fields or READ if name in READ and name in self.__dict__}
+        self._as_read = AsRead(**before | again)
+
     def stored(self, using: str | None) -> None:
         """Note that the row in the database is this one."""
+        self._as_read = None
         self._state.adding, self._state.db = False, using
         self._stored_time = self.__dict__.get("occurred_at", self._stored_time)
         assigned_plain(self).clear()
@@ -342,6 +377,7 @@ class MemoryVector(TenantModel):
     outgrown = models.BooleanField(default=False, db_default=False)
     # By which recipe this row was made searchable (memory.index.recipe.Recipe.id); 0: from before rows told.
     recipe_id = models.BigIntegerField(default=0, db_default=0, editable=False)
+    vector_mac = models.BinaryField(null=True, editable=False)
     occurred_at = models.DateTimeField(null=True, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
 

@@ -316,6 +316,9 @@ MEMORY_NEIGHBOUR_WEIGHT = env.float("MEMORY_NEIGHBOUR_WEIGHT", default=0.9)
 MEMORY_TIME_WEIGHT = env.float("MEMORY_TIME_WEIGHT", default=0.1)
 # Tenants of up to so many rows are scanned exactly; larger ones are answered from a vector graph and term postings.
 MEMORY_EXACT_SCAN_MAX = env.int("MEMORY_EXACT_SCAN_MAX", default=20_000)
+# Read rows from before rows had MACs. Only until `complete_row_macs` has given every row one: whoever can write to the
+# database could otherwise take a row's MAC away to change it unnoticed.
+MEMORY_ACCEPT_ROWS_WITHOUT_MAC = env.bool("MEMORY_ACCEPT_ROWS_WITHOUT_MAC", default=False)
 # Embed and index a header made of date, title and author in front of each text. Changing it needs a reindex.
 MEMORY_CONTEXT_HEADER = env.bool("MEMORY_CONTEXT_HEADER", default=True)
 # Metadata keys that a query may filter by. Adding one needs a reindex for what is already stored.

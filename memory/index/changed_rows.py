@@ -16,13 +16,16 @@ import psycopg
 from memory.index.labels import labels as labels_of
 from memory.index.recipe import Recipe
 from memory.index.rows import CHUNKS, VECTORS, PlainChunk, array_text, build_rows, insert_rows
+from memory.index.stored_macs import authenticate_index, new_chunk_mac
+from memory.index.stored_rows import StoredRow
 from memory.sealing.codecs import JSONCodec, SealedBytes
 from memory.sealing.fields import seal_value
+from memory.sealing.row_macs import row_keys
 from memory.security import UserHash
 
 DELETE_POSTINGS = "DELETE FROM memory_terms WHERE user_hash = %s AND id = ANY (%b::uuid[])"
 DELETE_CHUNKS = "DELETE FROM memory_chunks WHERE user_hash = %s AND id = ANY (%b::uuid[])"
-METADATA_COLUMNS = ("meta_cipher", "updated_at")
+METADATA_COLUMNS = ("meta_cipher", "updated_at", "chunk_mac")
 
 _json = JSONCodec()
 
@@ -34,14 +37,18 @@ class MetadataRow:
     id: UUID | None
     meta_cipher: SealedBytes
     updated_at: datetime | None
+    chunk_mac: bytes | None
     labels: str
 
     @classmethod
-    def of(cls, chunk: PlainChunk, user_hash: UserHash, recipe: Recipe) -> "MetadataRow":
+    def of(cls, chunk: PlainChunk, stored: StoredRow, user_hash: UserHash, recipe: Recipe) -> "MetadataRow":
+        meta_cipher, updated_at = seal_value(_json.encode(chunk.metadata), user_hash), chunk.updated_at
+        now = stored._replace(meta_cipher=meta_cipher, updated_at=updated_at or stored.updated_at)
         return cls(
             id=chunk.id,
-            meta_cipher=seal_value(_json.encode(chunk.metadata), user_hash),
-            updated_at=chunk.updated_at,
+            meta_cipher=meta_cipher,
+            updated_at=now.updated_at,
+            chunk_mac=new_chunk_mac(row_keys(user_hash), now),
             labels=_labels(chunk, user_hash, recipe),
         )
 
@@ -63,23 +70,29 @@ def insert_embedded(
 
 
 def update_metadata(
-    cursor: psycopg.Cursor[Any], user_hash: UserHash, changes: Sequence[tuple[PlainChunk, PlainChunk]], recipe: Recipe
+    cursor: psycopg.Cursor[Any],
+    user_hash: UserHash,
+    changes: Sequence[tuple[StoredRow, PlainChunk, PlainChunk]],
+    recipe: Recipe,
 ) -> None:
-    """Seal the metadata of chunks anew, and have their labels follow. `changes`: each chunk before and after.
+    """Seal the metadata of chunks anew, and have their labels follow. `changes`: each chunk as its locked row,
+    which was opened, before and after.
 
     Only for rows that name the sealing key, for all seals of a row stand under one.
     """
     if not changes:
         return
-    rows = [MetadataRow.of(after, user_hash, recipe) for _, after in changes]
+    rows = [MetadataRow.of(after, stored, user_hash, recipe) for stored, _, after in changes]
     cursor.execute(*CHUNKS.updating(user_hash, rows, METADATA_COLUMNS), prepare=len(rows) == 1)
-    before = [_labels(chunk, user_hash, recipe) for chunk, _ in changes]
+    before = [_labels(chunk, user_hash, recipe) for _, chunk, _ in changes]
     relabelled = [row for row, labels in zip(rows, before, strict=True) if row.labels != labels]
     if relabelled:
         # Labels are posted as well: back into the tail, from which the row is posted anew.
         cursor.execute(DELETE_POSTINGS, [user_hash, [row.id for row in relabelled]])
         updating = VECTORS.updating(user_hash, relabelled, ("labels",), also="outgrown = false")
         cursor.execute(*updating, prepare=len(relabelled) == 1)
+        stored_by_id = {stored.id: stored for stored, _, _ in changes}
+        authenticate_index(cursor, user_hash, [stored_by_id[row.id] for row in relabelled if row.id])
 
 
 def _labels(chunk: PlainChunk, user_hash: UserHash, recipe: Recipe) -> str:

@@ -7,6 +7,7 @@ waited for in between.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +38,7 @@ from memory.sealing.codecs import (
     VectorCodec,
     has_control_characters,
 )
+from memory.sealing.row_macs import RowKeys, new_version, row_keys
 from memory.security import aad_for, seal
 from memory.tenancy import tenant_row
 
@@ -71,6 +73,7 @@ class ChunkRow:
     emb_cipher: SealedBytes = _column("bytea", _C)
     context_cipher: SealedBytes | None = _column("bytea", _C)
     enc_key_id: str = _column("text", _C)
+    chunk_mac: bytes | None = _column("bytea", _C)
     created_at: datetime = _column("timestamptz", _C, _V)
     updated_at: datetime = _column("timestamptz", _C)
     occurred_at: datetime | None = _column("timestamptz", _C, _V)
@@ -79,6 +82,12 @@ class ChunkRow:
     lexical: SparseVector | None = _column("sparsevec", _V)
     labels: str = _column("int8[]", _V)
     recipe_id: int = _column("int8", _V)
+    vector_mac: bytes | None = _column("bytea", _V)
+
+    def authenticate(self, keys: RowKeys) -> None:
+        """Give the row its MACs, and a new version, when all else is there."""
+        self.chunk_mac = keys.chunk_mac(self, sha256(self.emb_cipher).digest(), new_version())
+        self.vector_mac = keys.vector_mac(self, self.embedding, self.lexical, self.labels, self.recipe_id)
 
 
 def _table(name: str) -> Table:
@@ -88,7 +97,8 @@ def _table(name: str) -> Table:
 
 
 CHUNKS, VECTORS = _table(_C), _table(_V)
-SEALED_COLUMNS = ("text_cipher", "meta_cipher", "emb_cipher", "context_cipher", "enc_key_id")
+SEALS = ("text_cipher", "meta_cipher", "emb_cipher", "context_cipher")
+SEALED_COLUMNS = (*SEALS, "enc_key_id", "chunk_mac")
 TABLES = (CHUNKS, VECTORS)
 
 
@@ -141,12 +151,12 @@ def build_rows(
     """
     recipe = recipe or configured()
     aad, key_id, now = aad_for(user_hash), get_keyring().sealing.key_id, datetime.now(UTC)
-    recipe_id = recipe.id
+    recipe_id, keys = recipe.id, row_keys(user_hash)
     contexts = list(map(context_of, chunks))
     metrics.SEALS.inc(SEALS_PER_ROW * len(chunks) + len(chunks) - contexts.count(NO_CONTEXT))
     new_ids, turned = uuid7s(len(chunks)), searchable_form(originals, user_hash, recipe)
     for chunk, context, new_id, original, vector in zip(chunks, contexts, new_ids, originals, turned, strict=True):
-        yield ChunkRow(
+        row = ChunkRow(
             id=chunk.id or new_id,
             doc_id=chunk.doc_id,
             source=chunk.source,
@@ -156,6 +166,7 @@ def build_rows(
             emb_cipher=SealedBytes(seal(_vector.encode(original), aad)),
             context_cipher=SealedBytes(seal(_context.encode(context), aad)) if context != NO_CONTEXT else None,
             enc_key_id=key_id,
+            chunk_mac=None,
             created_at=chunk.created_at or now,
             updated_at=chunk.updated_at or now,
             occurred_at=chunk.occurred_at,
@@ -164,7 +175,10 @@ def build_rows(
             lexical=lexical_column(chunk, user_hash, recipe),
             labels=array_text(labels_of(user_hash, chunk.metadata, recipe)),
             recipe_id=recipe_id,
+            vector_mac=None,
         )
+        row.authenticate(keys)
+        yield row
 
 
 def array_text(numbers: Sequence[int]) -> str:

@@ -23,10 +23,13 @@ from memory.index.keywords import lexical_column
 from memory.index.labels import labels
 from memory.index.recipe import configured, recorded
 from memory.index.rows import CHUNKS, VECTORS, ChunkRow, array_text
+from memory.index.stored_macs import authenticate, locked_unaltered
+from memory.index.stored_rows import StoredRow
 from memory.index.tail import INDEXED_PER_ROW, INDEXED_PER_WRITE, has_outgrown, index_rows_of_tail
 from memory.index.uuid7 import uuid7
 from memory.index.vectors import as_embeddings, searchable
 from memory.rls import tenant_transaction, tenant_transaction_by_hash
+from memory.sealing.row_macs import row_keys
 from memory.security import UserHash, user_hashes
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
@@ -73,16 +76,19 @@ class Writing:
         """Chunks as rows of both tables, searchable by the tenant's own index settings."""
         recipe = recorded(self.tenant.recipe if self.tenant else "")
         originals = as_embeddings([chunk.embedding for chunk in chunks], ["embedding"] * len(chunks))
-        turned = searchable(originals, self.user_hash, recipe)
+        turned, keys = searchable(originals, self.user_hash, recipe), row_keys(self.user_hash)
         for chunk, vector in zip(chunks, turned, strict=True):
             plain = chunk.plain()
-            yield ChunkRow(
+            row = ChunkRow(
                 **{column: getattr(chunk, column) for column in CHUNKS.columns},
                 embedding=vector,
                 lexical=lexical_column(plain, self.user_hash, recipe),
                 labels=array_text(labels(self.user_hash, plain.metadata, recipe)),
                 recipe_id=recipe.id,
+                vector_mac=None,
             )
+            row.authenticate(keys)
+            yield row
 
     def insert(self, chunks: Sequence[Any]) -> None:
         """Store new chunks with their places in the index."""
@@ -94,6 +100,14 @@ class Writing:
         for statement in _DROP:
             self.cursor.execute(statement, [self.user_hash, [chunk.id]])
         rows.insert_rows(self.cursor.connection, self.user_hash, self.rows_of([chunk]), tables=[VECTORS])
+
+    def changing(self, ids: Sequence[UUID]) -> list[StoredRow]:
+        """Lock stored rows that are about to be changed in place. Raises RowAltered for one that is not as written."""
+        return locked_unaltered(self.cursor, self.user_hash, ids)
+
+    def changed(self, ids: Sequence[UUID]) -> None:
+        """Give rows that were changed in place the MACs of what they are now."""
+        authenticate(self.cursor, self.user_hash, ids)
 
     def mark_expiring(self) -> None:
         """Note that stored chunks were given an `expires_at`."""

@@ -18,6 +18,7 @@ from memory.index.rows import CHUNKS, PlainChunk
 from memory.index.vectors import original_from
 from memory.sealing.codecs import ContextCodec, JSONCodec, TextCodec
 from memory.sealing.opening import SealedRow, open_seals
+from memory.sealing.row_macs import refuse_altered
 
 _text, _json, _context = TextCodec(), JSONCodec(), ContextCodec()
 
@@ -53,6 +54,7 @@ class StoredRow(NamedTuple):
     emb_cipher: bytes
     context_cipher: bytes | None
     enc_key_id: str
+    chunk_mac: bytes | None
     created_at: datetime
     updated_at: datetime
     occurred_at: datetime | None
@@ -75,7 +77,8 @@ def read(cursor: psycopg.Cursor[Any], statement: str, **parameters: Any) -> list
 
 
 def open_row(row: StoredRow, user_hash: str) -> OpenedRow:
-    """Open the seals of a row. Raises IntegrityFailure."""
+    """Open the seals of a row, whose embedding may have been left behind. Raises IntegrityFailure, and its subclass
+    RowAltered where the row is not as it was written."""
     text, metadata, original, context = open_seals(
         SealedRow(user_hash, "memory_chunks", (user_hash, row.id), row.enc_key_id),
         (row.text_cipher, _text.decode),
@@ -83,6 +86,7 @@ def open_row(row: StoredRow, user_hash: str) -> OpenedRow:
         (row.emb_cipher, original_from),
         (row.context_cipher, _context.decode),
     ).values
+    refuse_altered(user_hash, row, row.chunk_mac, row.emb_cipher, row.enc_key_id)
     context = context or NO_CONTEXT
     chunk = PlainChunk(
         doc_id=row.doc_id,

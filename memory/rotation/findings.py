@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 UNREADABLE, UNKNOWN_KEY, COLUMNS = "unreadable", "unknown key", "columns"
+ALTERED, INDEX_ALTERED, NO_MAC = "altered", "index altered", "no mac"
 VECTOR, KEYWORDS, LABELS, POSTINGS = "vector", "keywords", "labels", "postings"
 COUNT, EXPIRING, USER_ID, ORPHANS, KNOWN_TWICE = "count", "expiring", "user id", "orphans", "known twice"
 
@@ -30,12 +31,14 @@ class Finding:
 class Inspection:
     """The outcome of an inspection: how much was inspected, the number of findings, and the first thousand of them.
 
-    `drifted` rows open under another key than the one they name.
+    `drifted` rows open under another key than the one they name; `without_mac` are from before rows had MACs, and
+    accepted (MEMORY_ACCEPT_ROWS_WITHOUT_MAC).
     """
 
     tenants: int = 0
     rows: int = 0
     drifted: int = 0
+    without_mac: int = 0
     found: int = 0
     findings: list[Finding] = field(default_factory=list)
 
@@ -51,5 +54,6 @@ class Inspection:
         self.tenants += other.tenants
         self.rows += other.rows
         self.drifted += other.drifted
+        self.without_mac += other.without_mac
         self.report(other.findings)
         self.found += other.found - len(other.findings)

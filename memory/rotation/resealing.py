@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -15,6 +16,7 @@ from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from keys import steps
+from keys.exceptions import KeyConfigurationError
 from keys.keyring import get_keyring
 from keys.runs import FailedRow
 from memory import metrics
@@ -23,6 +25,7 @@ from memory.index.stored_rows import failed_row
 from memory.rls import tenant_transaction_by_hash
 from memory.sealing.fields import sealed_fields
 from memory.sealing.opening import SealedRow, open_seals, opens_counted_together
+from memory.sealing.row_macs import COLUMN, refuse_altered, resealed_mac
 from memory.security import aad_for, open_under, seal
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import Send, binary_cursor, sending
@@ -36,6 +39,7 @@ SMALLEST_PORTION = 25
 # Planner settings that leave one plan. For a tenant without statistics the planner would read and sort all its rows for
 # every batch: quadratic time. So rows are read along the primary key, and written by the ctid at which they were
 # locked, which is valid until the transaction ends.
+OTHER_HMAC_KEY = "its MAC is of an HMAC key that this process does not hold"
 ALONG_THE_KEY = {"enable_bitmapscan": "off", "enable_seqscan": "off", "enable_sort": "off"}
 AT_THEIR_PLACES = {"enable_indexscan": "off"}
 
@@ -51,6 +55,16 @@ class SealedTable:
     plain_columns: tuple[str, ...]
 
     @property
+    def is_authenticated(self) -> bool:
+        """Whether its rows carry a MAC, which covers their seals."""
+        return COLUMN in self.plain_columns
+
+    @property
+    def covered(self) -> tuple[str, ...]:
+        """What else that MAC covers, and it itself last."""
+        return (*(each for each in self.plain_columns if each != COLUMN), COLUMN) if self.is_authenticated else ()
+
+    @property
     def lowest(self) -> str:
         """A value below every row. (With `after IS NULL OR …` each batch would read the tenant from its first row.)"""
         return "'00000000-0000-0000-0000-000000000000'::uuid" if self.row_type == "uuid" else "''"
@@ -59,15 +73,16 @@ class SealedTable:
     def select(self) -> str:
         """SQL that reads the rows of one tenant after a given row."""
         return (
-            f"SELECT {self.row}, ctid::text, enc_key_id, {', '.join(self.columns)} FROM {self.name}"  # noqa: S608
+            f"SELECT {self.row}, ctid::text, enc_key_id, {', '.join((*self.columns, *self.covered))} FROM {self.name}"  # noqa: S608
             f" WHERE user_hash = %(tenant)s AND {self.row} > coalesce(%(after)s::{self.row_type}, {self.lowest})"
         )
 
     @cached_property
     def update(self) -> str:
         """SQL that stores the new seals and key id of many rows, found by the ctid at which they were locked."""
-        numbered = [f"c{number}" for number in range(len(self.columns))]
-        sets = ", ".join(f"{column} = new.{value}" for column, value in zip(self.columns, numbered, strict=True))
+        columns = (*self.columns, COLUMN) if self.is_authenticated else self.columns
+        numbered = [f"c{number}" for number in range(len(columns))]
+        sets = ", ".join(f"{column} = new.{value}" for column, value in zip(columns, numbered, strict=True))
         return (
             f"UPDATE {self.name} AS old SET {sets}, enc_key_id = %s"  # noqa: S608
             f" FROM unnest(%b::text[]::tid[], {', '.join(['%b::bytea[]'] * len(numbered))})"
@@ -141,7 +156,12 @@ def open_batch(tenant: str, table: SealedTable, after: str | None, limit: int) -
         statement = f"{table.select} ORDER BY {table.row} LIMIT %(limit)s"
         rows = send(statement, {"tenant": tenant, "after": after, "limit": limit}).fetchall()
     aad = aad_for(tenant)
-    drifted = [str(row) for row, _, _, *blobs in rows if not all(_opens_under_sealing_key(blob, aad) for blob in blobs)]
+    seals = len(table.columns)
+    drifted = [
+        str(row)
+        for row, _, _, *columns in rows
+        if not all(_opens_under_sealing_key(blob, aad) for blob in columns[:seals])
+    ]
     last = str(rows[-1][0]) if len(rows) >= limit else None
     return Batch(len(rows) - len(drifted), last, drifted=drifted)
 
@@ -188,24 +208,46 @@ def _reseal(send: Send, table: SealedTable, tenant: str, rows: Sequence[Any]) ->
     steps.reached("rows locked")
     aad = aad_for(tenant)
     resealed, failures = [], []
+    seals = len(table.columns)
     with opens_counted_together() as count:
-        for row, place, key_id, *blobs in rows:
+        for row, place, key_id, *columns in rows:
             pk = (tenant,) if row == tenant else (tenant, row)
             try:
                 opened = open_seals(
-                    SealedRow(tenant, table.name, pk, key_id), *((blob, bytes) for blob in blobs), count=count
+                    SealedRow(tenant, table.name, pk, key_id), *((blob, bytes) for blob in columns[:seals]), count=count
                 )
+                new = [None if data is None else seal(data, aad) for data in opened.values]
+                if table.is_authenticated:
+                    new.append(_new_mac(table, tenant, row, key_id, columns, new))
             except IntegrityFailure as failure:
                 failures.append(failed_row(failure))
+            except KeyConfigurationError:
+                failures.append(FailedRow(table.name, str(row), tenant[:8], key_id, OTHER_HMAC_KEY))
             else:
-                resealed.append((place, *(None if data is None else seal(data, aad) for data in opened.values)))
+                resealed.append((place, *new))
     if resealed:
-        places, *columns = (list(values) for values in zip(*resealed, strict=True))
+        places, *new_columns = (list(values) for values in zip(*resealed, strict=True))
         with planner_settings(send, AT_THEIR_PLACES):
-            send(table.update, [get_keyring().sealing.key_id, places, *columns, tenant])
-        metrics.SEALS.inc(len(resealed) * len(columns))
+            send(table.update, [get_keyring().sealing.key_id, places, *new_columns, tenant])
+        metrics.SEALS.inc(len(resealed) * seals)
         steps.reached("rows updated")
     return len(resealed), failures
+
+
+def _new_mac(
+    table: SealedTable, tenant: str, row_id: Any, key_id: str, columns: Sequence[Any], seals: Sequence[bytes | None]
+) -> bytes | None:
+    """The MAC that a fetched row gets with other seals of the same values; a row without one stays without.
+
+    A row that says the same keeps its version, so the digest of the tenant's set of rows stays what it is. Raises
+    RowAltered for one that is not as it was written: it would get a MAC that is right.
+    """
+    row = SimpleNamespace(id=row_id, **dict(zip((*table.columns, *table.covered), columns, strict=True)))
+    keys = refuse_altered(tenant, row, row.chunk_mac, row.emb_cipher, key_id)
+    if keys is None:
+        return None
+    row.__dict__.update(zip(table.columns, seals, strict=True))
+    return resealed_mac(keys, row, row.chunk_mac, row.emb_cipher)
 
 
 def _opens_under_sealing_key(blob: bytes | None, aad: bytes) -> bool:

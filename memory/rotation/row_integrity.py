@@ -1,29 +1,36 @@
-"""Compares a tenant's index entries (vector, keywords, labels, postings) with those rebuilt from its opened seals."""
+"""Compares a tenant's rows with their MACs, and its index entries (vector, keywords, labels, postings) with those
+rebuilt from its opened seals."""
 
+import hmac
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
+from django.conf import settings
 from pgvector import SparseVector
 
 from keys.exceptions import KeyConfigurationError
 from keys.keyring import get_keyring
 from keys.retry_while_away import retry_while_away
-from memory.exceptions import IntegrityFailure, UnknownKeyId
+from memory.exceptions import IntegrityFailure, MACMissing, RowAltered, UnknownKeyId
 from memory.index.context import NO_CONTEXT, local_time
 from memory.index.keywords import lexical_column
 from memory.index.labels import labels
 from memory.index.recipe import Recipe, recorded
 from memory.index.rows import PlainChunk
+from memory.index.stored_macs import IndexedRow
 from memory.index.tail import label_postings
 from memory.index.vectors import original_from, searchable
 from memory.rls import tenant_transaction_by_hash
 from memory.rotation.findings import (
+    ALTERED,
     COLUMNS,
+    INDEX_ALTERED,
     KEYWORDS,
     LABELS,
+    NO_MAC,
     POSTINGS,
     UNKNOWN_KEY,
     UNREADABLE,
@@ -33,6 +40,7 @@ from memory.rotation.findings import (
 )
 from memory.sealing.codecs import Context, ContextCodec, JSONCodec, TextCodec
 from memory.sealing.opening import SealedRow, open_seals
+from memory.sealing.row_macs import refuse_altered, row_keys
 from memory.security import UserHash
 from memory.tenancy.cursors import binary_cursor
 
@@ -43,6 +51,7 @@ ROWS_A_READ = 500
 # One statement reads rows and index settings, so that no reindex can come in between.
 ROWS = """
 SELECT c.id, c.text_cipher, c.meta_cipher, c.emb_cipher, c.context_cipher, c.enc_key_id, c.occurred_at,
+       c.doc_id, c.source, c.chunk_index, c.created_at, c.updated_at, c.expires_at, c.chunk_mac, v.vector_mac,
        (SELECT recipe FROM tenants WHERE user_hash = %(user_hash)s), v.embedding, v.lexical, v.labels, v.outgrown,
        v.recipe_id,
        (v.doc_id, v.source, v.chunk_index, v.created_at, v.occurred_at, v.expires_at)
@@ -67,6 +76,14 @@ class Row(NamedTuple):
     context_cipher: bytes | None
     key_id: str
     occurred_at: datetime | None
+    doc_id: str
+    source: str
+    chunk_index: int
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+    chunk_mac: bytes | None
+    vector_mac: bytes | None
     recipe: str | None
     embedding: Any
     lexical: SparseVector | None
@@ -76,6 +93,11 @@ class Row(NamedTuple):
     columns_agree: bool | None
     terms: list[int]
     weights: list[float]
+
+    @property
+    def indexed(self) -> IndexedRow:
+        """Its row of memory_vectors, which must be there."""
+        return IndexedRow(self.id, self.embedding, self.lexical, self.labels or [], self.recipe_id or 0)
 
     @property
     def made_by(self) -> Recipe | None:
@@ -101,6 +123,7 @@ def _read(user_hash: UserHash, after: UUID, sample: float) -> list[Row]:
 
 def _inspect(seen: Inspection, user_hash: UserHash, rows: Sequence[Row]) -> Iterator[Finding]:
     opened: list[tuple[Row, PlainChunk, np.ndarray]] = []
+    holds_keys = _holds(user_hash.hmac_key_id)
     for row in rows:
         sealed = SealedRow(user_hash, "memory_chunks", (user_hash, row.id), row.key_id)
         try:
@@ -111,18 +134,34 @@ def _inspect(seen: Inspection, user_hash: UserHash, rows: Sequence[Row]) -> Iter
                 (row.emb_cipher, original_from),
                 (row.context_cipher, _context.decode),
             )
+            if holds_keys:
+                refuse_altered(user_hash, row, row.chunk_mac, row.emb_cipher, row.key_id)
+        except (RowAltered, MACMissing) as failure:
+            yield _finding(
+                NO_MAC if isinstance(failure, MACMissing) else ALTERED, user_hash, row, f"its MAC {failure.reason}"
+            )
         except IntegrityFailure as failure:
             kind = UNKNOWN_KEY if isinstance(failure, UnknownKeyId) else UNREADABLE
             yield _finding(kind, user_hash, row, failure.reason)
         else:
             seen.drifted += drifted
+            seen.without_mac += row.chunk_mac is None
             opened.append((row, _plain(row, text, metadata, context or NO_CONTEXT), original))
         if row.embedding is None:
             yield _finding(COLUMNS, user_hash, row, "it has no vector")
         elif not row.columns_agree:
             yield _finding(COLUMNS, user_hash, row, "the index repeats its columns wrongly")
-    if not _holds(user_hash.hmac_key_id):
+    if not holds_keys:
         return
+    different = set()
+    for finding in _inspect_index(user_hash, opened):
+        if finding.kind != POSTINGS:
+            different.add(finding.row)
+        yield finding
+    yield from _inspect_vector_macs(user_hash, [row for row, *_ in opened if str(row.id) not in different])
+
+
+def _inspect_index(user_hash: UserHash, opened: Sequence[tuple[Row, PlainChunk, np.ndarray]]) -> Iterator[Finding]:
     for recipe in {made_by for row, *_ in opened if (made_by := row.made_by)}:
         indexed = [each for each in opened if each[0].embedding is not None and each[0].made_by == recipe]
         if indexed:
@@ -137,6 +176,19 @@ def _plain(row: Row, text: str, metadata: dict[str, Any], context: Context) -> P
     """As much of a chunk as its index entries are made of."""
     occurred_at = local_time(row.occurred_at, context)
     return PlainChunk("", "", 0, text, metadata, context.title, context.author, occurred_at)
+
+
+def _inspect_vector_macs(user_hash: UserHash, rows: Sequence[Row]) -> Iterator[Finding]:
+    """Exactly as it was written, where the comparison with the seals allows for rounding."""
+    keys = row_keys(user_hash)
+    for row in rows:
+        if row.embedding is None:
+            continue
+        if row.vector_mac is None:
+            if not settings.MEMORY_ACCEPT_ROWS_WITHOUT_MAC:
+                yield _finding(NO_MAC, user_hash, row, f"its MAC in the index {MACMissing.reason}")
+        elif row.columns_agree and not hmac.compare_digest(row.indexed.mac(keys, row), row.vector_mac):
+            yield _finding(INDEX_ALTERED, user_hash, row, "its row in the index is not as it was written")
 
 
 def _inspect_vectors(

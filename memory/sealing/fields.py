@@ -157,7 +157,8 @@ def seal_value(data: bytes, user_hash: str) -> SealedBytes:
 
 
 def open_field(instance: models.Model, field: SealedField) -> Any:
-    """Open one sealed column of a row. Raises IntegrityFailure, or UnknownKeyId when the row's key is not held here."""
+    """Open one sealed column of a row. Raises IntegrityFailure, or UnknownKeyId when the row's key is not held here,
+    RowAltered when it is not as it was written."""
     row = SealedRow(
         user_hash=_user_hash(instance, field),
         model=instance._meta.model_name or "",
@@ -165,7 +166,11 @@ def open_field(instance: models.Model, field: SealedField) -> Any:
         key_id=getattr(instance, "enc_key_id", None),
     )
     seal = getattr(instance, field.attname), field.codec.decode
-    return open_seals(row, seal, column=field.attname).values[0]
+    value = open_seals(row, seal, column=field.attname).values[0]
+    require_unaltered = getattr(instance, "require_unaltered", None)
+    if require_unaltered is not None:  # of rows with a MAC
+        require_unaltered(field.attname)
+    return value
 
 
 def reseal_siblings(instance: models.Model, assigned: SealedField) -> None:

@@ -15,6 +15,11 @@ LEXICAL_LABEL: Final = b"sealed-memory lexical terms 1:"
 FILTER_LABEL: Final = b"sealed-memory metadata filters 1:"
 
 IDEMPOTENCY_LABEL: Final = b"sealed-memory idempotency keys 1:"
+# Of the MACs of memory_chunks and memory_vectors, of what a row counts for in the set of rows, and of the set's digest.
+CHUNK_MAC_LABEL: Final = b"sealed-memory chunk macs 1:"
+VECTOR_MAC_LABEL: Final = b"sealed-memory vector macs 1:"
+ELEMENT_LABEL: Final = b"sealed-memory row set elements 1:"
+ROW_SET_LABEL: Final = b"sealed-memory row set digest 1:"
 
 
 def rotation_subkey(user_hash: str) -> bytes:
@@ -35,6 +40,20 @@ def filter_subkey(user_hash: str) -> bytes:
 def idempotency_subkey(user_hash: str) -> bytes:
     """The 32 bytes that `memory.operations.idempotency` hashes this tenant's idempotency keys with."""
     return _subkey(IDEMPOTENCY_LABEL, user_hash)
+
+
+def row_subkeys(user_hash: str) -> tuple[bytes, bytes, bytes]:
+    """Three times 32 bytes, with which `memory.sealing.row_macs` makes the MACs of this tenant's rows."""
+    return (
+        _subkey(CHUNK_MAC_LABEL, user_hash),
+        _subkey(VECTOR_MAC_LABEL, user_hash),
+        _subkey(ELEMENT_LABEL, user_hash),
+    )
+
+
+def row_set_subkey(user_hash: str) -> bytes:
+    """The 32 bytes with which `memory.tenancy.row_set` hides and authenticates the digest of this tenant's rows."""
+    return _subkey(ROW_SET_LABEL, user_hash)
 
 
 def _subkey(label: bytes, user_hash: str) -> bytes:

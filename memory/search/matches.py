@@ -20,7 +20,9 @@ class Candidate(NamedTuple):
     meta_cipher: bytes | None
     context_cipher: bytes | None
     size: int  # of its seals, in bytes
+    chunk_mac: bytes | None
     created_at: datetime
+    updated_at: datetime
     occurred_at: datetime | None
     expires_at: datetime | None
     score: float
@@ -28,11 +30,6 @@ class Candidate(NamedTuple):
     lexical: float
     neighbours: float
     time: float = 0.0  # what was added because it happened when the question says
-
-    @property
-    def seals(self) -> tuple[bytes | None, bytes | None, bytes | None]:
-        """Of the text, the metadata and the context, which not every row has."""
-        return self.text_cipher, self.meta_cipher, self.context_cipher
 
     def __repr__(self) -> str:
         return f"<Candidate {self.id}>"

@@ -50,10 +50,12 @@ _UNLIFTED = """best AS MATERIALIZED (
 # for every row there is. So every step that others read is materialised, the rows are fetched one by one (OFFSET 0
 # keeps that from being turned around), and both unique keys are named, whichever of the two indexes it takes.
 OPENED = """SELECT c.id, c.doc_id, c.source, c.chunk_index, c.enc_key_id,
-           c.text_cipher, c.meta_cipher, c.context_cipher, c.bytes, c.created_at, c.occurred_at, c.expires_at,
+           c.text_cipher, c.meta_cipher, c.context_cipher, c.bytes, c.chunk_mac,
+           c.created_at, c.updated_at, c.occurred_at, c.expires_at,
            best.score, best.dense, best.lexical, coalesce(best.neighbours, 0)
     FROM best CROSS JOIN LATERAL (
-        SELECT id, doc_id, source, chunk_index, enc_key_id, created_at, occurred_at, expires_at, bytes,
+        SELECT id, doc_id, source, chunk_index, enc_key_id, chunk_mac, created_at, updated_at, occurred_at, expires_at,
+               bytes,
                CASE WHEN bytes <= %(share)s::int8 THEN text_cipher END AS text_cipher,
                CASE WHEN bytes <= %(share)s::int8 THEN meta_cipher END AS meta_cipher,
                CASE WHEN bytes <= %(share)s::int8 THEN context_cipher END AS context_cipher

@@ -18,6 +18,7 @@ from memory.index.vectors import as_embedding
 from memory.rls import tenant_transaction
 from memory.sealing.codecs import ContextCodec, JSONCodec, TextCodec
 from memory.sealing.opening import SealedRow, open_seals, opens_counted_together
+from memory.sealing.row_macs import refuse_altered
 from memory.search.answer_bytes import within_budget
 from memory.search.candidates import best_candidates
 from memory.search.exact_scan import PINS
@@ -74,9 +75,9 @@ def query_memories(
     `asked_at` (aware, now by default) is when the question is asked: "last week" is the week before that one.
     `explain` adds the parts of each retrieval score. `rerank` lets the cross-encoder reorder the candidates; its
     failure is never one of the answer. `context` adds so many chunks before and after each match. Without an embedding
-    in time, keywords alone find the candidates, and the answer says so. A row whose seal does not open is logged by id,
-    counted and left out. Raises InvalidDocument (InvalidFilter for a filter) naming the field, InvalidUserId;
-    EmbeddingModelUnavailable only where there are no keywords.
+    in time, keywords alone find the candidates, and the answer says so. A row whose seal does not
+    open, or that is not as it was written, is logged by id, counted and left out. Raises InvalidDocument (InvalidFilter
+    for a filter) naming the field, InvalidUserId; EmbeddingModelUnavailable only where there are no keywords.
     """
     timings: dict[str, float] = {}
     pool = pool_size(top_k) if rerank else 0
@@ -206,6 +207,7 @@ def _open(user_hash: str, candidate: Candidate, explain: bool, count: Callable[[
         (candidate.context_cipher, _context.decode),
     )
     text, metadata, context = open_seals(row, *seals, count=count).values
+    refuse_altered(user_hash, candidate, candidate.chunk_mac, key_id=candidate.enc_key_id)
     context = context or NO_CONTEXT
     return Match(
         id=candidate.id,

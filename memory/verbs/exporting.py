@@ -20,7 +20,7 @@ from django.db import Error as DatabaseError
 from memory.documents.exported import MOST_CHUNKS, ExportedPart, first_line, last_line, part_line
 from memory.exceptions import ExportBrokenOff, IntegrityFailure, TooManyExports
 from memory.index.recipe import Recipe, recorded
-from memory.index.rows import CHUNKS
+from memory.index.rows import CHUNKS, SEALS
 from memory.index.stored_rows import OpenedRow, StoredRow, open_row
 from memory.models import Tenant
 from memory.rls import tenant_snapshot, tenant_transaction
@@ -37,8 +37,7 @@ BYTES_PER_BATCH = 1024 * 1024
 # for every batch.
 ALONG_THE_DOCUMENTS = {"enable_bitmapscan": "off", "enable_seqscan": "off", "enable_sort": "off"}
 
-_SEALS = [column for column, kind in CHUNKS.columns.items() if kind == "bytea"]
-_BYTES = " + ".join(f"coalesce(octet_length({seal}), 0)" for seal in _SEALS if seal != "emb_cipher")
+_BYTES = " + ".join(f"coalesce(octet_length({seal}), 0)" for seal in SEALS if seal != "emb_cipher")
 # In the order of StoredRow, without a version. The seal of an embedding is fetched where it is asked for.
 _COLUMNS = ", ".join(
     "CASE WHEN %(embeddings)s THEN emb_cipher END" if column == "emb_cipher" else column for column in CHUNKS.columns

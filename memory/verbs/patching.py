@@ -133,7 +133,7 @@ def _opened(rows: Iterable[StoredRow], user_hash: UserHash, recipe: Recipe) -> l
     # its labels could not be made anew without all else.
     sealing, reindexing = get_keyring().sealing.key_id, bool(recipe.kinds)
     return [
-        StoredBefore(opened.chunk, opened.original, stands=row.enc_key_id == sealing and not reindexing)
+        StoredBefore(row, opened.chunk, opened.original, stands=row.enc_key_id == sealing and not reindexing)
         for row in rows
         for opened in [open_row(row, user_hash)]
     ]
@@ -155,7 +155,11 @@ def _store(
     gone = [each.chunk.id for each in stored if each.chunk.id and each.chunk.id not in staying]
     kept = [(chunk, each.kept) for each, chunk in pairs if not each.can_stay and each.kept is not None]
     new = [(chunk, each.new(made)) for each, chunk in pairs if not each.can_stay and each.kept is None]
-    changed = [(each.before.chunk, chunk) for each, chunk in pairs if each.can_stay and each.is_changed and each.before]
+    changed = [
+        (each.before.row, each.before.chunk, chunk)
+        for each, chunk in pairs
+        if each.can_stay and each.is_changed and each.before
+    ]
     update_metadata(cursor, user_hash, changed, recipe)
     delete_rows(cursor, user_hash, gone)
     insert_embedded(cursor, user_hash, kept, recipe)

@@ -9,6 +9,7 @@ import numpy as np
 from memory.index.context import context_of, embedded_text
 from memory.index.recipe import configured
 from memory.index.rows import PlainChunk
+from memory.index.stored_rows import StoredRow
 from memory.index.uuid7 import uuid7
 from memory.sealing.codecs import JSONCodec
 
@@ -17,8 +18,10 @@ _json = JSONCodec()
 
 @dataclass(frozen=True)
 class StoredBefore:
-    """A stored chunk, opened. `stands`: its row may stay, with a new seal beside the others and new labels."""
+    """A stored chunk, opened, and its locked row. `stands`: the row may stay, with a new seal beside the others and new
+    labels."""
 
+    row: StoredRow
     chunk: PlainChunk
     original: np.ndarray = field(repr=False)
     stands: bool

@@ -103,7 +103,7 @@ def _sequences_of_shared_tables(cursor: psycopg.Cursor[Any]) -> list[str]:
 
 # --- Who may do what -------------------------------------------------------------------------------------------------
 CENSUS_COLUMNS = {
-    "tenants": {"user_hash", "enc_key_id", "hmac_key_id", "chunk_count", "created_at", "recipe"},
+    "tenants": {"user_hash", "enc_key_id", "hmac_key_id", "chunk_count", "created_at", "recipe", "row_set"},
     "memory_chunks": {"user_hash", "enc_key_id", "created_at", "updated_at", "expires_at"},
     "memory_vectors": {"user_hash"},
     "memory_terms": {"user_hash"},
