@@ -2,6 +2,7 @@
 
 import io
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -186,8 +187,9 @@ def test_a_wrong_count() -> None:
 
 
 def test_rows_that_expire_of_a_tenant_that_says_none_does() -> None:
-    for table in ("memory_chunks", "memory_vectors"):
-        damage(f"UPDATE {table} SET expires_at = '2999-01-01' WHERE chunk_index = 0")
+    with tenant_transaction(ALICE):
+        MemoryChunk.objects.filter(chunk_index=0).update(expires_at=datetime(2999, 1, 1, tzinfo=UTC))
+    damage("UPDATE tenants SET expiring = false")
     assert found() == [(EXPIRING, prefix())]
     damage("UPDATE tenants SET expiring = true")
     assert found() == []
@@ -260,7 +262,7 @@ def test_the_command_reports_by_tenant_prefix_and_fails() -> None:
 def test_the_command_prints_one_json_object() -> None:
     out = io.StringIO()
     call_command("verify_integrity", "--json", stdout=out)
-    seen = {"sample": 1.0, "tenants": 2, "rows": 3, "drifted": 0, "found": 0, "findings": []}
+    seen = {"sample": 1.0, "tenants": 2, "rows": 3, "drifted": 0, "without_mac": 0, "found": 0, "findings": []}
     assert json.loads(out.getvalue()) == seen
 
 
