@@ -3,6 +3,8 @@
 import asyncio
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import httpx2
@@ -11,16 +13,25 @@ from sealed_memory import (
     AsyncClient,
     Client,
     Document,
+    ExportBrokenOff,
     InvalidRequest,
     NoAnswer,
     NotFound,
+    Operation,
+    Progress,
+    Retries,
     ServerError,
+    StillRunning,
+    TooLarge,
     TooManyRequests,
     Unavailable,
+    calls,
 )
-from sealed_memory.retries import Retries
+from sealed_memory.errors import seconds
+from sealed_memory.sending import Lines
 
 INDEXED = {"documents": [{"doc_id": "a", "chunk_ids": ["1"], "replaced": 0, "of_a_newer_service": True}]}
+RUNNING = Operation(id="o", status="running", progress=Progress(), created_at=datetime(2026, 1, 1, tzinfo=UTC))
 AT_ONCE = Retries(first_wait=0, longest_wait=5)
 
 
@@ -158,8 +169,98 @@ def test_where_and_who_come_from_the_environment(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SEALED_MEMORY_URL", "http://memory.test")
     monkeypatch.setenv("SEALED_MEMORY_TOKEN", "smem_secret")
     with Client() as found:
-        assert "smem_secret" not in repr(found) and "smem_secret" not in repr(vars(found)["_retries"])
+        assert "smem_secret" not in repr(found) and "smem_secret" not in repr(vars(found)["_sender"])
 
 
 def test_no_text_in_a_repr() -> None:
     assert "secret" not in repr(Document(text="secret", metadata={"k": "secret"}, title="secret"))
+
+
+def test_steps_catch_what_a_call_raises() -> None:
+    def steps() -> Any:
+        try:
+            yield from calls.get("1")
+        except NotFound:
+            return (yield from calls.delete("2"))
+
+    for outcome in both(
+        Service((404, {}), (200, {"deleted": 1}), (404, {}), (200, {"deleted": 1})), lambda c: c.run(steps())
+    ):
+        assert outcome == 1
+
+
+def test_a_date_says_when_to_come_back() -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=4), usegmt=True)
+    assert 2 <= (seconds(soon) or 0) <= 4
+    assert seconds("Thu, 01 Jan 1970 00:00:00 GMT") == 0
+    assert [seconds(each) for each in (None, "soon", "7", "٧")] == [None, None, 7, None]
+
+
+def test_a_key_of_ones_own_is_sent() -> None:
+    service = Service((200, INDEXED))
+    client(service).index("a text", idempotency_key="job-42")
+    assert service.requests[0].headers["Idempotency-Key"] == "job-42"
+
+
+def test_what_is_not_named_is_not_sent_and_none_takes_away() -> None:
+    service = Service((200, {"doc_id": "a", "chunk_ids": []}))
+    client(service).update_document("a", title=None, occurred_at=datetime(2026, 5, 2, tzinfo=UTC))
+    assert json.loads(service.requests[0].content) == {"title": None, "occurred_at": "2026-05-02T00:00:00+00:00"}
+
+
+def test_waiting_looks_again_until_the_end_or_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "LOOK_AGAIN_SECONDS", 0.0)
+    running = {"id": "o", "status": "running", "progress": {}, "created_at": "2026-01-01T00:00:00Z"}
+    done = {**running, "status": "succeeded", "finished_at": "2026-01-01T00:00:01Z", "result": INDEXED}
+    problem = {"status": 413, "detail": "No.", "errors": [{"field": "text", "message": "This is too large."}]}
+    failed = {**done, "status": "failed", "result": None, "error": problem}
+    for stored in both(Service((200, running), (200, done), (200, running), (200, done)), lambda c: c.wait(RUNNING)):
+        assert stored[0].doc_id == "a"
+    for error in both(Service((200, failed)), lambda c: c.wait(RUNNING)):
+        assert isinstance(error, TooLarge) and error.errors[0].field == "text"
+    for error in both(Service((200, running)), lambda c: c.wait(RUNNING, timeout=0.01)):
+        assert isinstance(error, StillRunning)
+
+
+# --- Exports ----------------------------------------------------------------------------------------------------------
+
+FIRST, LAST = b'{"export":{"version":1}}\n', b'{"export":{"complete":true,"documents":1}}\n'
+LINE = '{"doc_id":"a","stored":[{"text":"one\u2028two\x85three"}]}\n'.encode()
+
+
+def exported(content: Any) -> list[Any]:
+    """What each client makes of the body of an export: its lines, or what it raised."""
+
+    async def collected() -> list[bytes]:
+        async with AsyncClient("http://m.test", token="t", http=httpx2.AsyncClient(transport=transport)) as memory:
+            return [line async for line in memory.export()]
+
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, content=content))
+    of_thread = Client("http://m.test", token="t", http=httpx2.Client(transport=transport))
+    return [_outcome(lambda: list(of_thread.export())), _outcome(lambda: asyncio.run(collected()))]
+
+
+def test_a_line_of_an_export_ends_at_a_line_feed_alone() -> None:
+    for lines in exported(FIRST + LINE + LAST):
+        assert lines == [FIRST, LINE, LAST]
+
+
+@pytest.mark.parametrize("content", [b"", FIRST, FIRST + LINE, FIRST + LAST[:-1], FIRST + LAST + LINE[:9]])
+def test_an_export_without_its_last_line_broke_off(content: bytes) -> None:
+    for error in exported(content):
+        assert isinstance(error, ExportBrokenOff)
+
+
+def test_lines_come_out_of_any_pieces() -> None:
+    whole, lines = FIRST + LINE + LAST, Lines()
+    taken = [line for place in range(len(whole)) for line in lines.taken(whole[place : place + 1])]
+    lines.finish()
+    assert taken == [FIRST, LINE, LAST]
+
+
+def test_an_export_is_refused_before_it_begins() -> None:
+    service = Service((503, {"detail": "Too many exports."}, {"Retry-After": "60"}))
+    with pytest.raises(Unavailable, match="Too many exports"):
+        list(client(service).export(embeddings=True))
+    assert service.requests[0].url.query == b"embeddings=true"
+    assert "Idempotency-Key" not in service.requests[0].headers

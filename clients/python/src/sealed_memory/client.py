@@ -1,54 +1,78 @@
-"""The two clients: the same verbs, one for threads, one for async code."""
+"""The two clients: the same verbs (`sealed_memory.calls`), one for threads, one for async code."""
 
 import asyncio
-import os
+import inspect
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx2
 
 from sealed_memory import calls
-from sealed_memory.calls import Call
-from sealed_memory.errors import NoAnswer, ServerError, error_from
-from sealed_memory.models import Answer, Document, ErasureReceipt, IndexedDocument, Match, Memory, Page
-from sealed_memory.retries import Retries, idempotency_key
+from sealed_memory.calls import Call, Pages, Pause, Steps
+from sealed_memory.models import Memory
+from sealed_memory.retries import Retries
+from sealed_memory.sending import Attempt, Lines, Sender, Work
 
+P = ParamSpec("P")
 T = TypeVar("T")
 DEFAULT_TIMEOUT = 30.0
-__all__ = ["AsyncClient", "Client", "Match"]
 
 
-def _address(base_url: str | None) -> str:
-    found = base_url or os.environ.get("SEALED_MEMORY_URL")
-    if not found:
-        raise ValueError("Give base_url, or set SEALED_MEMORY_URL.")
-    return found.rstrip("/")
+def _described_by(described: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """Give a method the name, the documentation and the parameters of a verb."""
+
+    def describe(method: Callable[..., Any]) -> Any:
+        wraps(described)(method)
+        del method.__wrapped__  # type: ignore[attr-defined]
+        of_verb = inspect.signature(described)
+        this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+        method.__signature__ = of_verb.replace(  # type: ignore[attr-defined]
+            parameters=[this, *of_verb.parameters.values()], return_annotation=inspect.Signature.empty
+        )
+        return method
+
+    return describe
 
 
-def _headers(token: str | None, user: str | None) -> dict[bytes, bytes]:
-    secret = token or os.environ.get("SEALED_MEMORY_TOKEN")
-    if not secret:
-        raise ValueError("Give token, or set SEALED_MEMORY_TOKEN.")
-    named = {} if user is None else {b"X-Memory-User": user.encode()}
-    return {b"Authorization": f"Bearer {secret}".encode(), b"Accept": b"application/json", **named}
+# --- For threads ------------------------------------------------------------------------------------------------------
 
 
-def _read(call: Call[T], response: httpx2.Response) -> T:
-    """The result of an answer. Raises ServerError."""
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if response.is_success and body is not None:
-        return call.read(body)
-    raise error_from(response.status_code, body, response.headers)
+def _done(verb: Callable[P, Steps[T]]) -> Callable[Concatenate["Client", P], T]:
+    @_described_by(verb)
+    def method(self: "Client", *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.run(verb(*args, **kwargs))
+
+    return method
 
 
-def _documents(text: str | None, documents: Sequence[Document] | None, described: Mapping[str, Any]) -> list[Document]:
-    if (text is None) == (documents is None):
-        raise ValueError("Give either a text or documents.")
-    return list(documents) if documents is not None else [Document(text=text, **described)]
+def _each(verb: Callable[P, Pages]) -> Callable[Concatenate["Client", P], Iterator[Memory]]:
+    @_described_by(verb)
+    def method(self: "Client", *args: P.args, **kwargs: P.kwargs) -> Iterator[Memory]:
+        steps, cursor, more = verb(*args, **kwargs), None, True
+        while more:
+            page = self.run(steps(cursor))
+            yield from page.memories
+            cursor, more = page.next_cursor, page.next_cursor is not None
+
+    return method
+
+
+def _streamed(verb: Callable[P, Call[None]]) -> Callable[Concatenate["Client", P], Iterator[bytes]]:
+    @_described_by(verb)
+    def method(self: "Client", *args: P.args, **kwargs: P.kwargs) -> Iterator[bytes]:
+        lines, response = Lines(), self._driven(self._sender.attempts(verb(*args, **kwargs)))
+        try:
+            for received in response.iter_bytes():
+                yield from lines.taken(received)
+        except httpx2.TransportError as failure:
+            lines.fail(failure)
+        finally:
+            response.close()
+        lines.finish()
+
+    return method
 
 
 class Client:
@@ -64,13 +88,36 @@ class Client:
         retries: Retries = Retries(),  # noqa: B008  (frozen)
         http: httpx2.Client | None = None,
     ) -> None:
-        self._base_url, self._token, self._retries = _address(base_url), token, retries
-        self._headers = _headers(token, user)
+        self._sender = Sender(base_url, token, user, retries)
         self._http = http or httpx2.Client(timeout=timeout)
+
+    index = _done(calls.index)
+    index_later = _done(calls.index_later)
+    operation = _done(calls.operation)
+    wait = _done(calls.wait)
+    query = _done(calls.query)
+    page = _done(calls.page)
+    memories = _each(calls.memories)
+    get = _done(calls.get)
+    get_many = _done(calls.get_many)
+    document = _done(calls.document)
+    document_page = _done(calls.document_page)
+    export = _streamed(calls.export)
+    update = _done(calls.update)
+    update_document = _done(calls.update_document)
+    delete = _done(calls.delete)
+    delete_many = _done(calls.delete_many)
+    delete_document = _done(calls.delete_document)
+    erase = _done(calls.erase)
 
     def for_user(self, user: str) -> "Client":
         """The same service, token and connections, and another user's memory."""
-        return Client(self._base_url, token=self._token, user=user, retries=self._retries, http=self._http)
+        sender = self._sender
+        return Client(sender.base_url, token=sender.token, user=user, retries=sender.retries, http=self._http)
+
+    def run(self, steps: Steps[T]) -> T:
+        """Carry out steps: a verb of `sealed_memory.calls`, or several in a generator of yours."""
+        return self._driven(self._sender.work(steps))
 
     def close(self) -> None:
         """Close the connections, those of `for_user`'s clients as well."""
@@ -82,83 +129,68 @@ class Client:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def index(
-        self, text: str | None = None, *, documents: Sequence[Document] | None = None, **described: Any
-    ) -> list[IndexedDocument]:
-        """Store one text (with Document's other members as keywords) or many documents, all of them or none."""
-        return self.send(calls.index(_documents(text, documents, described)))
-
-    def query(self, text: str, *, top_k: int = 10, **options: Any) -> Answer:
-        """The memories that answer best, best first. Options: the members of the API's query, such as `source`."""
-        return self.send(calls.query(text, top_k, options))
-
-    def page(self, *, limit: int = 50, cursor: str | None = None, **options: Any) -> Page:
-        """One page of memories, newest first."""
-        return self.send(calls.page({"limit": limit, "cursor": cursor, **options}))
-
-    def memories(self, **options: Any) -> Iterator[Memory]:
-        """Every memory, newest first, page by page."""
-        cursor = None
+    def _driven(self, work: Work[T]) -> T:
+        outcome = None
         while True:
-            page = self.page(cursor=cursor, **options)
-            yield from page.memories
-            if (cursor := page.next_cursor) is None:
-                return
-
-    def get(self, memory_id: str) -> Memory:
-        """One memory. Raises NotFound."""
-        return self.send(calls.get(memory_id))
-
-    def update(self, memory_id: str, *, text: str | None = None, metadata: Mapping[str, Any] | None = None) -> Memory:
-        """Change a memory; `metadata` is merged (RFC 7396). Raises NotFound."""
-        return self.send(calls.update(memory_id, {"text": text, "metadata": metadata}))
-
-    def delete(self, memory_id: str) -> int:
-        """Delete one memory. Raises NotFound."""
-        return self.send(calls.delete(memory_id))
-
-    def document(self, doc_id: str) -> list[Memory]:
-        """A document's memories, in its order. Raises NotFound."""
-        found, cursor = self.send(calls.document(doc_id, None))
-        while cursor is not None:
-            more, cursor = self.send(calls.document(doc_id, cursor))
-            found += more
-        return found
-
-    def delete_document(self, doc_id: str) -> int:
-        """Delete a document; how many memories it had. Raises NotFound."""
-        return self.send(calls.delete_document(doc_id))
-
-    def erase(self) -> ErasureReceipt:
-        """Delete everything of this user."""
-        return self.send(calls.erase())
-
-    def send(self, call: Call[T]) -> T:
-        """Send a call, again where that can help. Raises ServerError or NoAnswer."""
-        headers = {**self._headers, **idempotency_key(call.method)}
-        attempt = 0
-        while True:
-            attempt += 1
-            error: ServerError | None = None
             try:
-                return _read(
-                    call,
-                    self._http.request(
-                        call.method,
-                        self._base_url + call.path,
-                        headers=headers,
-                        json=call.body,
-                        params=call.parameters or None,
-                    ),
-                )
-            except httpx2.TransportError as failure:
-                reason: Exception = NoAnswer(f"No answer from the service: {type(failure).__name__}.")
-                reason.__cause__ = failure
-            except ServerError as failure:
-                reason = error = failure
-            if (wait := self._retries.wait(attempt, error)) is None:
-                raise reason
-            time.sleep(wait)
+                needed = work.send(outcome)
+            except StopIteration as ended:
+                result: T = ended.value
+                return result
+            outcome = self._met(needed)
+
+    def _met(self, needed: Attempt | Pause) -> httpx2.Response | httpx2.TransportError | None:
+        if isinstance(needed, Pause):
+            time.sleep(needed.seconds)
+            return None
+        try:
+            response = self._http.send(self._sender.request(self._http, needed), stream=needed.call.streamed)
+            if not response.is_success:
+                response.read()
+            return response
+        except httpx2.TransportError as failure:
+            return failure
+
+
+# --- For async code ---------------------------------------------------------------------------------------------------
+
+
+def _awaited(verb: Callable[P, Steps[T]]) -> Callable[Concatenate["AsyncClient", P], Coroutine[Any, Any, T]]:
+    @_described_by(verb)
+    async def method(self: "AsyncClient", *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.run(verb(*args, **kwargs))
+
+    return method
+
+
+def _each_awaited(verb: Callable[P, Pages]) -> Callable[Concatenate["AsyncClient", P], AsyncIterator[Memory]]:
+    @_described_by(verb)
+    async def method(self: "AsyncClient", *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Memory]:
+        steps, cursor, more = verb(*args, **kwargs), None, True
+        while more:
+            page = await self.run(steps(cursor))
+            for memory in page.memories:
+                yield memory
+            cursor, more = page.next_cursor, page.next_cursor is not None
+
+    return method
+
+
+def _stream_awaited(verb: Callable[P, Call[None]]) -> Callable[Concatenate["AsyncClient", P], AsyncIterator[bytes]]:
+    @_described_by(verb)
+    async def method(self: "AsyncClient", *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[bytes]:
+        lines, response = Lines(), await self._driven(self._sender.attempts(verb(*args, **kwargs)))
+        try:
+            async for received in response.aiter_bytes():
+                for line in lines.taken(received):
+                    yield line
+        except httpx2.TransportError as failure:
+            lines.fail(failure)
+        finally:
+            await response.aclose()
+        lines.finish()
+
+    return method
 
 
 class AsyncClient:
@@ -174,13 +206,36 @@ class AsyncClient:
         retries: Retries = Retries(),  # noqa: B008  (frozen)
         http: httpx2.AsyncClient | None = None,
     ) -> None:
-        self._base_url, self._token, self._retries = _address(base_url), token, retries
-        self._headers = _headers(token, user)
+        self._sender = Sender(base_url, token, user, retries)
         self._http = http or httpx2.AsyncClient(timeout=timeout)
+
+    index = _awaited(calls.index)
+    index_later = _awaited(calls.index_later)
+    operation = _awaited(calls.operation)
+    wait = _awaited(calls.wait)
+    query = _awaited(calls.query)
+    page = _awaited(calls.page)
+    memories = _each_awaited(calls.memories)
+    get = _awaited(calls.get)
+    get_many = _awaited(calls.get_many)
+    document = _awaited(calls.document)
+    document_page = _awaited(calls.document_page)
+    export = _stream_awaited(calls.export)
+    update = _awaited(calls.update)
+    update_document = _awaited(calls.update_document)
+    delete = _awaited(calls.delete)
+    delete_many = _awaited(calls.delete_many)
+    delete_document = _awaited(calls.delete_document)
+    erase = _awaited(calls.erase)
 
     def for_user(self, user: str) -> "AsyncClient":
         """The same service, token and connections, and another user's memory."""
-        return AsyncClient(self._base_url, token=self._token, user=user, retries=self._retries, http=self._http)
+        sender = self._sender
+        return AsyncClient(sender.base_url, token=sender.token, user=user, retries=sender.retries, http=self._http)
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Carry out steps: a verb of `sealed_memory.calls`, or several in a generator of yours."""
+        return await self._driven(self._sender.work(steps))
 
     async def close(self) -> None:
         """Close the connections, those of `for_user`'s clients as well."""
@@ -192,83 +247,24 @@ class AsyncClient:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    async def index(
-        self, text: str | None = None, *, documents: Sequence[Document] | None = None, **described: Any
-    ) -> list[IndexedDocument]:
-        """Store one text (with Document's other members as keywords) or many documents, all of them or none."""
-        return await self.send(calls.index(_documents(text, documents, described)))
-
-    async def query(self, text: str, *, top_k: int = 10, **options: Any) -> Answer:
-        """The memories that answer best, best first. Options: the members of the API's query, such as `source`."""
-        return await self.send(calls.query(text, top_k, options))
-
-    async def page(self, *, limit: int = 50, cursor: str | None = None, **options: Any) -> Page:
-        """One page of memories, newest first."""
-        return await self.send(calls.page({"limit": limit, "cursor": cursor, **options}))
-
-    async def memories(self, **options: Any) -> AsyncIterator[Memory]:
-        """Every memory, newest first, page by page."""
-        cursor = None
+    async def _driven(self, work: Work[T]) -> T:
+        outcome = None
         while True:
-            page = await self.page(cursor=cursor, **options)
-            for memory in page.memories:
-                yield memory
-            if (cursor := page.next_cursor) is None:
-                return
-
-    async def get(self, memory_id: str) -> Memory:
-        """One memory. Raises NotFound."""
-        return await self.send(calls.get(memory_id))
-
-    async def update(
-        self, memory_id: str, *, text: str | None = None, metadata: Mapping[str, Any] | None = None
-    ) -> Memory:
-        """Change a memory; `metadata` is merged (RFC 7396). Raises NotFound."""
-        return await self.send(calls.update(memory_id, {"text": text, "metadata": metadata}))
-
-    async def delete(self, memory_id: str) -> int:
-        """Delete one memory. Raises NotFound."""
-        return await self.send(calls.delete(memory_id))
-
-    async def document(self, doc_id: str) -> list[Memory]:
-        """A document's memories, in its order. Raises NotFound."""
-        found, cursor = await self.send(calls.document(doc_id, None))
-        while cursor is not None:
-            more, cursor = await self.send(calls.document(doc_id, cursor))
-            found += more
-        return found
-
-    async def delete_document(self, doc_id: str) -> int:
-        """Delete a document; how many memories it had. Raises NotFound."""
-        return await self.send(calls.delete_document(doc_id))
-
-    async def erase(self) -> ErasureReceipt:
-        """Delete everything of this user."""
-        return await self.send(calls.erase())
-
-    async def send(self, call: Call[T]) -> T:
-        """Send a call, again where that can help. Raises ServerError or NoAnswer."""
-        headers = {**self._headers, **idempotency_key(call.method)}
-        attempt = 0
-        while True:
-            attempt += 1
-            error: ServerError | None = None
             try:
-                return _read(
-                    call,
-                    await self._http.request(
-                        call.method,
-                        self._base_url + call.path,
-                        headers=headers,
-                        json=call.body,
-                        params=call.parameters or None,
-                    ),
-                )
-            except httpx2.TransportError as failure:
-                reason: Exception = NoAnswer(f"No answer from the service: {type(failure).__name__}.")
-                reason.__cause__ = failure
-            except ServerError as failure:
-                reason = error = failure
-            if (wait := self._retries.wait(attempt, error)) is None:
-                raise reason
-            await asyncio.sleep(wait)
+                needed = work.send(outcome)
+            except StopIteration as ended:
+                result: T = ended.value
+                return result
+            outcome = await self._met(needed)
+
+    async def _met(self, needed: Attempt | Pause) -> httpx2.Response | httpx2.TransportError | None:
+        if isinstance(needed, Pause):
+            await asyncio.sleep(needed.seconds)
+            return None
+        try:
+            response = await self._http.send(self._sender.request(self._http, needed), stream=needed.call.streamed)
+            if not response.is_success:
+                await response.aread()
+            return response
+        except httpx2.TransportError as failure:
+            return failure

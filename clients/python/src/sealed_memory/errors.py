@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 
@@ -19,6 +21,14 @@ class SealedMemoryError(Exception):
 
 class NoAnswer(SealedMemoryError):
     """No answer came: the connection failed or timed out, also when it was tried again."""
+
+
+class ExportBrokenOff(SealedMemoryError):
+    """The export ended before its last line: what was read of it is not all. Begin again."""
+
+
+class StillRunning(SealedMemoryError):
+    """The operation had not ended when the time to wait for it was over. It goes on."""
 
 
 class ServerError(SealedMemoryError):
@@ -87,9 +97,10 @@ BY_STATUS: Mapping[int, type[ServerError]] = {
 def error_from(status: int, body: Any, headers: Mapping[str, str]) -> ServerError:
     """The exception for an answer; `body` is problem details (RFC 9457) or, from something in between, anything."""
     problem = body if isinstance(body, dict) else {}
+    found = problem.get("errors")
     errors = tuple(
         FieldError(str(each.get("field", "")), str(each.get("message", "")))
-        for each in problem.get("errors", ())
+        for each in (found if isinstance(found, list) else ())
         if isinstance(each, dict)
     )
     return BY_STATUS.get(status, ServerError)(
@@ -102,5 +113,14 @@ def error_from(status: int, body: Any, headers: Mapping[str, str]) -> ServerErro
 
 
 def seconds(header: str | None) -> float | None:
-    """The seconds of a Retry-After header; None without one, and for one that is a date."""
-    return float(header) if header is not None and header.isdecimal() else None
+    """The seconds of a Retry-After header, which holds a number of them or a date; None without one."""
+    if header is None:
+        return None
+    if header.isascii() and header.isdecimal():
+        return float(header)
+    try:
+        until = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max((until - datetime.now(UTC)).total_seconds(), 0.0)

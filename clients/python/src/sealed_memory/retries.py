@@ -39,6 +39,6 @@ def _in_flight(error: ServerError) -> bool:
     return error.status == 409 and error.retry_after is not None
 
 
-def idempotency_key(method: str) -> dict[bytes, bytes]:
-    """The header of one logical request, to be sent with each of its attempts."""
-    return {} if method in SAFE else {b"Idempotency-Key": str(uuid.uuid4()).encode()}
+def idempotency_key(method: str, given: str | None = None) -> dict[bytes, bytes]:
+    """The header of one logical request, to be sent with each of its attempts; with the caller's own key, if any."""
+    return {} if method in SAFE else {b"Idempotency-Key": (given or str(uuid.uuid4())).encode()}
