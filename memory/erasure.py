@@ -1,17 +1,28 @@
 """Deletes chunks, a document, or every row of a user."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import psycopg
 
+from memory.index.recipe import recorded
 from memory.rls import across_user_hashes, tenant_transaction
+from memory.search.conditions import Group
+from memory.search.filters import Scope
+from memory.security import UserHash
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
 from memory.tenancy.live_database import tenant_tables
+from memory.tenancy.tenant_row import TenantRow
+
+DELETE = "DELETE FROM memory_chunks WHERE user_hash = %(user_hash)s"
+IN_SCOPE = "SELECT v.id FROM memory_vectors v WHERE v.user_hash = %(user_hash)s"
+
+Condition = tuple[str, dict[str, Any]]
+"""SQL over `memory_chunks`, and its parameters."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +43,22 @@ def delete_chunk(*, user_id: str, chunk_id: UUID) -> int:
 
 def delete_chunks(*, user_id: str, chunk_ids: Sequence[UUID]) -> int:
     """Delete these chunks in one transaction; returns how many of them the user had."""
-    return _delete(user_id, "id = ANY (%s)", list(chunk_ids))
+    return _delete(user_id, lambda *_: ("id = ANY (%(ids)s)", {"ids": list(chunk_ids)}))
 
 
 def delete_document(*, user_id: str, doc_id: str) -> int:
     """Delete all chunks of a document; returns how many there were."""
-    return _delete(user_id, "doc_id = %s", doc_id)
+    return _delete(user_id, lambda *_: ("doc_id = %(doc_id)s", {"doc_id": doc_id}))
+
+
+def delete_matching(*, user_id: str, filter: Group) -> int:
+    """Delete the chunks that pass a filter, those that have expired too; returns how many. Raises InvalidFilter."""
+
+    def matching(user_hash: UserHash, tenant: TenantRow) -> Condition:
+        conditions, given = Scope(filter=filter).conditions(user_hash, recorded(tenant.recipe), expiring=False)
+        return f"id IN ({IN_SCOPE}{conditions})", given
+
+    return _delete(user_id, matching)
 
 
 def erase_user(*, user_id: str) -> ErasureReceipt:
@@ -57,10 +78,13 @@ def erase_user(*, user_id: str) -> ErasureReceipt:
     return ErasureReceipt(deleted=dict(deleted), remaining=dict(remaining))
 
 
-def _delete(user_id: str, condition: str, value: Any) -> int:
+def _delete(user_id: str, which: Callable[[UserHash, TenantRow], Condition]) -> int:
     with tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
-        tenant_row.lock(cursor, user_hash)
-        cursor.execute(f"DELETE FROM memory_chunks WHERE user_hash = %s AND {condition}", [user_hash, value])  # noqa: S608
+        tenant = tenant_row.lock(cursor, user_hash)
+        if tenant is None:
+            return 0
+        condition, given = which(user_hash, tenant)
+        cursor.execute(f"{DELETE} AND {condition}", {"user_hash": user_hash, **given})
         deleted = cursor.rowcount
         if deleted:
             cursor.execute(*tenant_row.count(user_hash, -deleted))

@@ -3,19 +3,23 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
-from django.db.models import F, Func, IntegerField, Q, QuerySet, Value
+from django.db.models import F, Func, IntegerField, QuerySet, Value
 from django.db.models.functions import Coalesce
 
 from memory.exceptions import ChunkNotFound, IntegrityFailure
 from memory.index.rows import PlainChunk
-from memory.models import MemoryChunk, MemoryVector, happened_at, unexpired
+from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
 from memory.sealing.answer_bytes import rows_within_budget
+from memory.search.conditions import Group
+from memory.search.filters import Scope
+from memory.search.scoped_rows import count_in_scope, rows_in_scope
+from memory.tenancy.cursors import sending
 
 logger = logging.getLogger(__name__)
 
@@ -118,29 +122,43 @@ def list_chunks(
     doc_id: str | None = None,
     occurred_after: datetime | None = None,
     occurred_before: datetime | None = None,
+    filter: Group | None = None,
     sort: Sort = Sort.CREATED,
     after: UUID | TimePlace | None = None,
+    skip: int = 0,
 ) -> Page[Any]:
-    """Up to `limit` chunks of this user behind the place `after` (a keyset cursor: new chunks do not shift the pages).
+    """Up to `limit` chunks of this user behind the place `after` (a keyset cursor: new chunks do not shift the pages),
+    or those after the first `skip`.
 
     `occurred_after` is inclusive, `occurred_before` exclusive; a chunk without a time of its own occurred when it was
     created. A page ends early, but not before its first chunk, when its seals would pass MEMORY_MAX_ANSWER_BYTES.
-    Chunks beyond the page are neither fetched nor opened. Raises ValueError for a place of another order.
+    Chunks beyond the page are neither fetched nor opened. Raises ValueError for a place of another order, InvalidFilter
+    for what the user's rows do not tell.
     """
     if after is not None and isinstance(after, UUID) != (sort is Sort.CREATED):
         raise ValueError("The place is one of another order.")
-    filters = {
-        "source": source,
-        "doc_id": doc_id,
-        # In UTC: the ORM writes a time as text, in which Postgres takes no offset of 16 hours or more.
-        "happened__gte": occurred_after and occurred_after.astimezone(UTC),
-        "happened__lt": occurred_before and occurred_before.astimezone(UTC),
-    }
-    given = {name: value for name, value in filters.items() if value is not None}
-    with tenant_transaction(user_id):
-        if isinstance(after, TimePlace) or sort is not Sort.CREATED:
-            return _page_by_time(sort, limit, after, **given)
-        return _page("-id", limit, **given, **({} if after is None else {"id__lt": after}))
+    scope = Scope(
+        source=source, doc_id=doc_id, occurred_after=occurred_after, occurred_before=occurred_before, filter=filter
+    )
+    place = {"after_time": after.time, "after_id": after.id} if isinstance(after, TimePlace) else {"after_id": after}
+    with tenant_transaction(user_id) as user_hash:
+        with sending() as send:
+            found = rows_in_scope(send, user_hash, scope, order=sort.value, limit=limit + 1, skip=skip, **place)
+        shown = found[: rows_within_budget([row.bytes for row in found[:limit]])]
+        places = {row.id: number for number, row in enumerate(shown)}
+        chunks, failures = _read(list(places))
+    last = shown[-1] if len(found) > len(shown) else None
+    return Page(
+        chunks=sorted(chunks, key=lambda chunk: places[chunk.id]),
+        next_after=last and (last.id if sort is Sort.CREATED else TimePlace(last.happened, last.id)),
+        integrity_failures=failures,
+    )
+
+
+def count_chunks(*, user_id: str, filter: Group | None = None) -> int:
+    """How many chunks of this user pass a filter, or all; none that has expired. Raises InvalidFilter."""
+    with tenant_transaction(user_id) as user_hash, sending() as send:
+        return count_in_scope(send, user_hash, Scope(filter=filter))
 
 
 def read_document(*, user_id: str, doc_id: str, limit: int, after: int | None = None) -> Page[int]:
@@ -158,33 +176,13 @@ def read_document(*, user_id: str, doc_id: str, limit: int, after: int | None = 
 
 def _page(order: str, limit: int, **filters: Any) -> Page[Any]:
     """A page of the chunks that pass the filters, in the order of one column, within the open door."""
-    queryset = _with_bytes(_readable().alias(happened=happened_at()).filter(**filters).order_by(order))
+    queryset = _with_bytes(_readable().filter(**filters).order_by(order))
     found = list(queryset.values_list("id", order.removeprefix("-"), "bytes")[: limit + 1])
     shown = found[: rows_within_budget([size for _, _, size in found[:limit]])]
     chunks, failures = _read([chunk_id for chunk_id, _, _ in shown], order)
     return Page(
         chunks=chunks,
         next_after=shown[-1][1] if len(found) > len(shown) else None,
-        integrity_failures=failures,
-    )
-
-
-def _page_by_time(sort: Sort, limit: int, after: Any, **filters: Any) -> Page[TimePlace]:
-    """A page in the order of the times that chunks are about, which the index repeats."""
-    rows = MemoryVector.objects.filter(unexpired()).annotate(happened=happened_at()).filter(**filters)
-    sign, behind = ("", "gt") if sort is Sort.OCCURRED else ("-", "lt")
-    if after is not None:
-        here = Q(**{f"happened__{behind}": after.time}) | Q(**{f"id__{behind}": after.id})
-        rows = rows.filter(here, **{f"happened__{behind}e": after.time})
-    found = list(rows.order_by(f"{sign}happened", f"{sign}id").values_list("id", "happened")[: limit + 1])
-    ids = [chunk_id for chunk_id, _ in found[:limit]]
-    sizes = dict(_with_bytes(MemoryChunk.objects.filter(id__in=ids)).values_list("id", "bytes"))
-    shown = found[: rows_within_budget([sizes[chunk_id] for chunk_id in ids])]
-    places = {chunk_id: place for place, (chunk_id, _) in enumerate(shown)}
-    chunks, failures = _read(list(places))
-    return Page(
-        chunks=sorted(chunks, key=lambda chunk: places[chunk.id]),
-        next_after=TimePlace(shown[-1][1], shown[-1][0]) if len(found) > len(shown) else None,
         integrity_failures=failures,
     )
 

@@ -12,6 +12,7 @@
     graph_search       candidates of a large tenant, from the vector graph and the postings
     ranking_sql        the last steps of both searches: scores, neighbours, the sealed rows of the best
     answer_bytes       keeps an answer within its bytes
+    scoped_rows        the rows of a scope as a list has them, without any question
     surroundings       the chunks around a match, on demand
     reranking          the cross-encoder's order, where there is one
 

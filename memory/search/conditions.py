@@ -76,11 +76,16 @@ class Group:
 def parse_filter(value: Any) -> Group:
     """A filter out of JSON. Raises InvalidFilter, which names what is not supported and repeats no value."""
     group = _group(value, FIELD, 1)
+    refuse_too_large(group)
+    return group
+
+
+def refuse_too_large(group: Group) -> None:
+    """Raise InvalidFilter for more conditions or values than a statement is made of."""
     conditions = list(group.conditions())
     values = sum(len(each.value) for each in conditions if each.operator == "in")
     if len(conditions) > MOST_CONDITIONS or values > MOST_VALUES:
         raise InvalidFilter(FIELD, f"This has more than {MOST_CONDITIONS} conditions or {MOST_VALUES} values.")
-    return group
 
 
 def _group(value: Any, place: str, depth: int) -> Group:

@@ -6,11 +6,13 @@ from uuid import uuid4
 import pytest
 
 from memory import metrics
-from memory.exceptions import ChunkNotFound, IntegrityFailure
-from memory.listing import get_chunk, list_chunks
-from memory.models import MemoryChunk
+from memory.erasure import delete_matching
+from memory.exceptions import ChunkNotFound, IntegrityFailure, InvalidFilter
+from memory.listing import Sort, count_chunks, get_chunk, list_chunks
+from memory.models import MemoryChunk, Tenant
 from memory.rls import tenant_transaction
 from memory.sealing.codecs import SealedBytes
+from memory.search.conditions import parse_filter
 from tests.factories import ALICE, BOB, remember
 
 pytestmark = pytest.mark.django_db
@@ -71,6 +73,49 @@ def test_filters() -> None:
     remember(ALICE, "b", "two", source="mail")
     assert [chunk.text for chunk in list_chunks(user_id=ALICE, limit=9, source="mail").chunks] == ["two"]
     assert [chunk.text for chunk in list_chunks(user_id=ALICE, limit=9, doc_id="a").chunks] == ["one"]
+
+
+@pytest.mark.parametrize("sort", Sort)
+def test_a_filter_narrows_every_page_in_every_order(sort: Sort, settings: Any) -> None:
+    settings.MEMORY_FILTERABLE_METADATA = ["kind"]
+    for number in range(9):
+        remember(ALICE, f"doc {number}", f"text {number}", metadata={"kind": "note" if number % 3 else "plan"})
+    remember(BOB, "doc", "not Alice's", metadata={"kind": "note"})
+    narrow = parse_filter({"metadata.kind": "note"})
+    assert count_chunks(user_id=ALICE, filter=narrow) == 6 and count_chunks(user_id=ALICE) == 9
+    seen, after = [], None
+    while True:
+        page = list_chunks(user_id=ALICE, limit=4, filter=narrow, sort=sort, after=after)
+        seen += [chunk.text for chunk in page.chunks]
+        if (after := page.next_after) is None:
+            break
+    order = range(9) if sort is Sort.OCCURRED else reversed(range(9))
+    assert seen == [f"text {number}" for number in order if number % 3]
+    skipped = list_chunks(user_id=ALICE, limit=4, filter=narrow, sort=sort, skip=4)
+    assert [chunk.text for chunk in skipped.chunks] == seen[4:] and skipped.next_after is None
+
+
+def test_a_filter_of_what_older_rows_do_not_tell_is_refused(settings: Any) -> None:
+    settings.MEMORY_FILTERABLE_METADATA = []
+    remember(ALICE, "doc", "text", metadata={"kind": "note"})
+    settings.MEMORY_FILTERABLE_METADATA = ["kind"]
+    narrow = parse_filter({"metadata.kind": "note"})
+    for call in (count_chunks, delete_matching, lambda **given: list_chunks(limit=1, **given)):
+        with pytest.raises(InvalidFilter, match="reindex"):
+            call(user_id=ALICE, filter=narrow)
+    assert count_chunks(user_id=BOB, filter=narrow) == delete_matching(user_id=BOB, filter=narrow) == 0
+
+
+def test_what_a_filter_matches_is_deleted_and_counted_off(settings: Any) -> None:
+    settings.MEMORY_FILTERABLE_METADATA = ["kind"]
+    for user_id in (ALICE, BOB):
+        remember(user_id, "a", "one", "two", metadata={"kind": "note"})
+        remember(user_id, "b", "three", metadata={"kind": "plan"})
+    assert delete_matching(user_id=ALICE, filter=parse_filter({"metadata.kind": "note"})) == 2
+    assert [chunk.text for chunk in list_chunks(user_id=ALICE, limit=9).chunks] == ["three"]
+    assert len(list_chunks(user_id=BOB, limit=9).chunks) == 3
+    with tenant_transaction(ALICE):
+        assert Tenant.objects.get().chunk_count == 1
 
 
 @pytest.mark.parametrize("seal_of_another_column", [False, True])
