@@ -19,6 +19,7 @@ from memory.benchmarks.timing import latencies
 from memory.documents.document import Document
 from memory.exceptions import EmbeddingModelUnavailable
 from memory.index import embedding_runtime
+from memory.index.embedders import Kind
 from memory.index.embedding import embed_query
 from memory.indexing import index_documents
 from memory.search.retrieval import CANDIDATES
@@ -65,7 +66,7 @@ def evaluate(collection: Collection, options: Options) -> Report:
     """Store the collection for throw-away users, ask its questions in every mode, and erase it again."""
     users = tenants(collection, options.separator)
     asked = [query.text for query in collection.queries]
-    vectors = embeddings(asked, "queries", cache=options.cache, verbosity=options.verbosity)
+    vectors = embeddings(asked, "queries", cache=options.cache, kind=Kind.QUESTION, verbosity=options.verbosity)
     questions = Questions(collection, users, vectors, options.unit, options.verbosity)
     report = Report(f"evaluate {collection.name}, split {collection.split}")
     report.notes += [COUNTED[options.unit], MEASURED, MODES_EXPLAINED]

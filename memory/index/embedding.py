@@ -41,13 +41,23 @@ def embed_passages(texts: Sequence[str]) -> np.ndarray:
     Waits for the model, for turns with others, and for its own. Raises EmbeddingModelUnavailable, whose `reason` is
     `embedding_queue_full` where so many passages of others wait that these should come again later.
     """
+    return _embedded(texts, Kind.PASSAGE)
+
+
+def embed_questions(texts: Sequence[str]) -> np.ndarray:
+    """Embeddings of many questions that nobody waits for, as an evaluation has them; as `embed_passages` otherwise."""
+    return _embedded(texts, Kind.QUESTION)
+
+
+def _embedded(texts: Sequence[str], kind: Kind) -> np.ndarray:
+    """Both of the above: what differs is the prompt that the model wants, never the place in the queue."""
     vectors = np.empty((len(texts), settings.MEMORY_EMBEDDING_DIM), dtype=np.float32)
     if not texts:
         return vectors
     engine = _engine_now()
     places: list[list[int]] = []
     with _refusals("passage"), backlog.announced(len(texts)):
-        slices = _slices(engine.backend, texts, places)
+        slices = _slices(engine.backend, texts, kind, places)
         for number, rows in enumerate(engine.run(slices, SLICE_SECONDS, here=engine.backend.keeps_deadlines)):
             vectors[places[number]] = rows
     return vectors
@@ -69,7 +79,7 @@ def embed_query(text: str) -> np.ndarray:
     return np.asarray(vector)
 
 
-def _slices(embedder: Embedder, texts: Sequence[str], places: list[list[int]]) -> Iterator[Request]:
+def _slices(embedder: Embedder, texts: Sequence[str], kind: Kind, places: list[list[int]]) -> Iterator[Request]:
     """Requests that embed all texts, one forward each; `places` gets the positions of each one's texts.
 
     Of similar length together, and tokenised as they are needed: that too takes a while for thousands.
@@ -79,7 +89,7 @@ def _slices(embedder: Embedder, texts: Sequence[str], places: list[list[int]]) -
     step = max(TOKENISED_TOGETHER, limits.items)
     for start in range(0, len(order), step):
         group = order[start : start + step]
-        items = embedder.encode([texts[place] for place in group], Kind.PASSAGE)
+        items = embedder.encode([texts[place] for place in group], kind)
         lengths = [item.tokens for item in items]
         for part in plan_forwards(lengths, max_items=limits.items, max_tokens=limits.slice_tokens):
             places.append([group[each] for each in part])

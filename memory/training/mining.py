@@ -12,6 +12,7 @@ import numpy as np
 
 from memory.benchmarks.brute_force import BruteForce
 from memory.benchmarks.embedding_cache import embeddings
+from memory.index.embedders import Kind
 from memory.search.search_parameters import Weights
 from memory.training.views import View
 from rerank.training.pools import POOL, Pools
@@ -25,7 +26,9 @@ def mine(view: View, *, cache: Path | None, limit: int | None = None, seed: int 
     questions = [view.questions[each] for each in asked]
     documents = np.array(view.documents)
     vectors = embeddings(view.texts, f"{view.kind}-texts", cache=cache, verbosity=verbosity)
-    query_vectors = embeddings(questions, f"{view.kind}-questions", cache=cache, verbosity=verbosity)
+    query_vectors = embeddings(
+        questions, f"{view.kind}-questions", cache=cache, kind=Kind.QUESTION, verbosity=verbosity
+    )
     index = BruteForce(vectors, view.texts, documents)
     rows = [
         _pool(index, view.questions[each], cosine, np.isin(documents, view.answers[each]))

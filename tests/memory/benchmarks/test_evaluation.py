@@ -6,6 +6,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
 
@@ -17,6 +18,7 @@ from memory.benchmarks.quality import targets
 from memory.benchmarks.tenants import benchmark_user
 from memory.exceptions import EmbeddingModelUnavailable
 from memory.index import embedding_runtime
+from memory.index.embedders import Kind
 from memory.listing import list_chunks
 from rerank import runtime
 from tests.rerank.factories import FakeBackend, serve_with
@@ -157,7 +159,7 @@ def test_rerank_without_a_model_is_left_out_with_its_reason(dataset: Path, setti
 def test_embeddings_are_read_from_the_cache(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"
     first = evaluate(dataset, "--modes", "dense", "--cache", str(cache))
-    monkeypatch.setattr("memory.benchmarks.embedding_cache.embed_passages", None)
+    monkeypatch.setattr(embedding_cache, "EMBED", {})
     second = evaluate(dataset, "--modes", "dense", "--cache", str(cache))
     assert second["results"][1]["ndcg@10"] == first["results"][1]["ndcg@10"]
 
@@ -184,10 +186,18 @@ def test_only_new_texts_are_embedded(dataset: Path, tmp_path: Path, monkeypatch:
     evaluate(dataset, "--modes", "dense", "--cache", str(tmp_path / "cache"))
     write(dataset / "corpus.jsonl", [*CORPUS, {"_id": "dogs:1", "text": "A dog barks."}, CORPUS[0] | {"_id": "again"}])
     embedded: list[str] = []
-    embed = embedding_cache.embed_passages
-    monkeypatch.setattr(embedding_cache, "embed_passages", lambda texts: embedded.extend(texts) or embed(texts))
+    embed = embedding_cache.EMBED[Kind.PASSAGE]
+    monkeypatch.setitem(embedding_cache.EMBED, Kind.PASSAGE, lambda texts: embedded.extend(texts) or embed(texts))
     evaluate(dataset, "--modes", "dense", "--cache", str(tmp_path / "cache"))
     assert embedded == ["A dog barks."]
+
+
+def test_a_text_is_kept_as_a_question_and_as_a_passage(settings: Any, tmp_path: Path) -> None:
+    settings.MEMORY_EMBEDDING_QUERY_PROMPT = "query: "
+    asked, stored = (
+        embedding_cache.embeddings(["A dog barks."], "texts", cache=tmp_path, kind=kind, verbosity=0) for kind in Kind
+    )
+    assert np.linalg.norm(asked - stored) > 0.1
 
 
 @pytest.mark.django_db

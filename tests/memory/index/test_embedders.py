@@ -18,7 +18,7 @@ from memory.index.embedders import Embedder, Kind
 from memory.index.embedders.model_folder import ModelFolder
 from memory.index.embedders.onnx_embedder import OnnxEmbedder
 from memory.index.embedders.torch_embedder import GPU_ITEMS, GPU_SLICE_TOKENS, TorchEmbedder
-from memory.index.embedding import embed_passages, embed_query
+from memory.index.embedding import embed_passages, embed_query, embed_questions
 from memory.index.embedding_runtime import bundled_directory, load_embedder
 
 # Real sentences of several scripts and lengths, one longer than the model reads, and what no sentence is.
@@ -153,6 +153,7 @@ def test_a_model_trained_for_it_is_cut_to_fewer_dimensions(onnx: OnnxEmbedder, s
 def test_prompts_of_the_settings_stand_in_for_the_models(settings: Any, onnx: OnnxEmbedder) -> None:
     settings.MEMORY_EMBEDDING_QUERY_PROMPT = "query: "
     assert np.allclose(embed_query("where?"), embed(onnx, ["query: where?"], Kind.QUESTION), atol=1e-5)
+    assert np.allclose(embed_questions(["where?"])[0], embed_query("where?"), atol=1e-5)
     assert np.allclose(embed_passages(["here"]), embed(onnx, ["here"], Kind.PASSAGE), atol=1e-5)
 
 
