@@ -12,6 +12,7 @@ class MemoryConfig(AppConfig):
         from keys import movers
         from memory import checks
         from memory.access.bound_statements import wrap_statements
+        from memory.index.missing_macs import check_row_macs
         from memory.index.stale_settings import check_stale_indexes
         from memory.rotation.encryption_key import EncryptionKeyMover
         from memory.rotation.hmac_key import HMACKeyMover
@@ -23,6 +24,7 @@ class MemoryConfig(AppConfig):
         register(checks.check_language)
         register(checks.check_embedding)
         register(check_stale_indexes, Tags.database)
+        register(check_row_macs, Tags.database)
         register(checks.check_rates)
         register(checks.check_middleware, Tags.security)
         connection_created.connect(wrap_statements)

@@ -9,6 +9,7 @@ from uuid import UUID
 import psycopg
 
 from memory.index.recipe import recorded
+from memory.index.stored_macs import altered_in_index
 from memory.rls import across_user_hashes, tenant_transaction
 from memory.search.conditions import Group
 from memory.search.filters import Scope
@@ -16,13 +17,14 @@ from memory.security import UserHash
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
 from memory.tenancy.live_database import tenant_tables
+from memory.tenancy.row_set import COUNTED_COLUMNS, RowSetChange
 from memory.tenancy.tenant_row import TenantRow
 
 DELETE = "DELETE FROM memory_chunks WHERE user_hash = %(user_hash)s"
 IN_SCOPE = "SELECT v.id FROM memory_vectors v WHERE v.user_hash = %(user_hash)s"
 
 Condition = tuple[str, dict[str, Any]]
-"""SQL over `memory_chunks`, and its parameters."""
+"""SQL over `memory_chunks`, or over `memory_vectors v` to be appended, and its parameters."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,9 @@ def delete_matching(*, user_id: str, filter: Group) -> int:
     """Delete the chunks that pass a filter, those that have expired too; returns how many. Raises InvalidFilter."""
 
     def matching(user_hash: UserHash, tenant: TenantRow) -> Condition:
-        conditions, given = Scope(filter=filter).conditions(user_hash, recorded(tenant.recipe), expiring=False)
-        return f"id IN ({IN_SCOPE}{conditions})", given
+        return Scope(filter=filter).conditions(user_hash, recorded(tenant.recipe), expiring=False)
 
-    return _delete(user_id, matching)
+    return _delete(user_id, matching, by_index=True)
 
 
 def erase_user(*, user_id: str) -> ErasureReceipt:
@@ -78,17 +79,23 @@ def erase_user(*, user_id: str) -> ErasureReceipt:
     return ErasureReceipt(deleted=dict(deleted), remaining=dict(remaining))
 
 
-def _delete(user_id: str, which: Callable[[UserHash, TenantRow], Condition]) -> int:
+def _delete(user_id: str, which: Callable[[UserHash, TenantRow], Condition], *, by_index: bool = False) -> int:
+    """`by_index`: the condition is one over `v`, a row of memory_vectors."""
     with tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
         tenant = tenant_row.lock(cursor, user_hash)
         if tenant is None:
             return 0
         condition, given = which(user_hash, tenant)
-        cursor.execute(f"{DELETE} AND {condition}", {"user_hash": user_hash, **given})
-        deleted = cursor.rowcount
+        # The user names rows by what the index says of them: one that somebody has altered there is gone as well, but
+        # not from the digest, so that it is missed.
+        altered = altered_in_index(cursor, user_hash, condition, given) if by_index else set()
+        condition = f"id IN ({IN_SCOPE}{condition})" if by_index else condition
+        cursor.execute(f"{DELETE} AND {condition} RETURNING {COUNTED_COLUMNS}", {"user_hash": user_hash, **given})
+        change = RowSetChange(user_hash)
+        deleted = change.removed(cursor.fetchall(), but=altered)
         if deleted:
-            cursor.execute(*tenant_row.count(user_hash, -deleted))
-        return deleted
+            cursor.execute(*tenant_row.change_rows(user_hash, tenant, change))
+        return len(deleted)
 
 
 def _delete_all(cursor: psycopg.Cursor[Any], table: str, user_hash: str) -> int:

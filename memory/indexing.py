@@ -27,6 +27,7 @@ from memory.rls import set_rls_context, tenant_transaction
 from memory.security import UserHash
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor, register_vectors_async
+from memory.tenancy.row_set import CountedRow, RowSetChange
 
 # Chunks that are embedded between two calls of `progress`: about a second, on two cores.
 PORTION = 32
@@ -74,12 +75,12 @@ def index_documents(
         embedded = _embed(documents, progress)
     with metrics.stage("index", "write"), tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
         tenant = tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())
-        replaced = _delete_old(cursor, user_hash, documents)
+        change = RowSetChange(user_hash)
+        replaced = _delete_old(cursor, user_hash, documents, change)
         recipe = for_new_embeddings(recorded(tenant.recipe))
         sealed = _seal(user_hash, embedded, replaced, recipe)
-        ids = rows.insert_rows(cursor.connection, user_hash, sealed)
-        if change := len(ids) - sum(count for count, _ in replaced.values()):
-            cursor.execute(*tenant_row.count(user_hash, change))
+        ids = rows.insert_rows(cursor.connection, user_hash, sealed, change)
+        cursor.execute(*tenant_row.change_rows(user_hash, tenant, change))
         indexed = _indexed(documents, ids, replaced)
         within(cursor, user_hash, indexed)
     metrics.CHUNKS_INDEXED.inc(len(ids))
@@ -117,8 +118,9 @@ async def index_memory_chunk(
             placed = [replace(chunk, chunk_index=place)]
             recipe = for_new_embeddings(recorded(tenant.recipe))
             sealed = list(build_rows(user_hash, placed, original[np.newaxis], recipe))
-            (chunk_id,) = await rows.insert_rows_async(conn, user_hash, sealed)
-            await cursor.execute(*tenant_row.count(user_hash, 1))
+            change = RowSetChange(user_hash)
+            (chunk_id,) = await rows.insert_rows_async(conn, user_hash, sealed, change)
+            await cursor.execute(*tenant_row.change_rows(user_hash, tenant, change))
     metrics.CHUNKS_INDEXED.inc()
     if has_outgrown(tenant.chunk_count) and conn.info.transaction_status == TransactionStatus.IDLE:
         await sync_to_async(keep_up)(user_id=user_id, written=1)
@@ -188,15 +190,17 @@ def _seal(user_hash: str, embedded: _Embedded, replaced: Replaced, recipe: Recip
     return build_rows(user_hash, plain, embedded.vectors, recipe)
 
 
-def _delete_old(cursor: psycopg.Cursor[Any], user_hash: str, documents: Sequence[Document]) -> Replaced:
+def _delete_old(
+    cursor: psycopg.Cursor[Any], user_hash: str, documents: Sequence[Document], change: RowSetChange
+) -> Replaced:
     cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [document.doc_id for document in documents]])
-    return _replaced(cursor.fetchall())
+    return _replaced(change.removed(cursor.fetchall()))
 
 
-def _replaced(deleted: Iterable[tuple[str, datetime]]) -> Replaced:
+def _replaced(deleted: Iterable[CountedRow]) -> Replaced:
     """Deleted chunks by document: how many there were, and since when."""
     found: Replaced = {}
-    for doc_id, created_at in deleted:
-        count, first = found.get(doc_id, (0, created_at))
-        found[doc_id] = count + 1, min(first, created_at)
+    for row in deleted:
+        count, first = found.get(row.doc_id, (0, row.created_at))
+        found[row.doc_id] = count + 1, min(first, row.created_at)
     return found

@@ -140,8 +140,8 @@ class MemoryChunkQuerySet(TenantQuerySet["MemoryChunk"]):
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete chunks with all that they are found by."""
         with writing(self.db, create=False) as write:
+            write.deleting(list(self.order_by().values_list("id", flat=True)))
             deleted, by_model = super().delete()
-            write.count(-by_model.get(MemoryChunk._meta.label, 0))
         return deleted, by_model
 
     delete.alters_data = True  # type: ignore[attr-defined]
@@ -172,6 +172,7 @@ class MemoryChunk(TenantModel):
     # The time as the index tells it, to notice another one.
     _stored_time: datetime | None = None
     _as_read: AsRead | None = None
+    has_mac: ClassVar = True
 
     pk = models.CompositePrimaryKey("user_hash", "id")
     id = models.UUIDField(db_default=UUID_V7, editable=False)
@@ -225,15 +226,15 @@ class MemoryChunk(TenantModel):
             super().save(*args, using=using, **kwargs)
             self._index(write, kwargs.get("update_fields"))
             write.changed([self.id])
-            write.count(int(is_new))
+            write.added(int(is_new))
         self.stored(self._state.db)
 
     def delete(self, using: Any = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
         """Delete the chunk with all that it is found by."""
         self.require_reachable(using)
         with writing(using or self._state.db, create=False) as write:
+            write.deleting([self.id])
             deleted, by_model = super().delete(using=using, keep_parents=keep_parents)
-            write.count(-by_model.get(self._meta.label, 0))
         return deleted, by_model
 
     @property
@@ -309,24 +310,28 @@ class MemoryChunk(TenantModel):
 
     def require_unaltered(self, column: str) -> None:
         """Raise RowAltered unless the row, as it was read, is as it was written, with the seal in this column."""
-        if self._as_read is None:
-            return  # made here
-        if not self._as_read.is_whole:
-            self._read_again(self._as_read)
-        self._as_read.refuse_altered(self.user_hash, self.enc_key_id, embedding=column == "emb_cipher")
+        if self._as_read is not None:  # else it was made here
+            self._as_read.refuse_altered(self.user_hash, self.enc_key_id, embedding=column == "emb_cipher")
 
-    def _read_again(self, before: AsRead) -> None:
-        """Fetch, as of one moment, all that the MAC covers; what was assigned here stays."""
-        values = type(self).objects.using(self._state.db).filter(id=self.id).values(*COVERED).get()
+    def read_whole(self) -> None:
+        """Fetch, as of one moment, all that the MAC covers, unless it was; what was assigned here stays."""
+        if self._as_read is None or self._as_read.is_whole:
+            return
+        before, values = self._as_read.values, type(self).objects.filter(id=self.id).values(*COVERED).get()
         for name, value in values.items():
-            if name not in self.__dict__ or self.__dict__[name] == before.values.get(name):
+            if name not in self.__dict__ or self.__dict__[name] == before.get(name):
                 self.__dict__[name] = value
         self._as_read = AsRead(**values)
 
-    def refresh_from_db(self, using: str | None = None, fields: Iterable[str] | None = None, **options: Any) -> None:
+    def refresh_from_db(
+        self,
+        using: str | None = None,
+        fields: Iterable[str] | None = None,
+        from_queryset: models.QuerySet["MemoryChunk", "MemoryChunk"] | None = None,
+    ) -> None:
         """Read all or some columns again, and compare the row with its MAC again."""
         fields = None if fields is None else list(fields)
-        super().refresh_from_db(using, fields, **options)
+        super().refresh_from_db(using, fields, from_queryset)
         before = self._as_read.values if self._as_read and fields is not None else {}
         again = {name: self.__dict__[name] for name in fields or READ if name in READ and name in self.__dict__}
         self._as_read = AsRead(**before | again)

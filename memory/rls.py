@@ -58,6 +58,7 @@ __all__ = [
     "open_user_hash",
     "set_rls_context",
     "tenant_snapshot",
+    "tenant_snapshot_by_hash",
     "tenant_transaction",
     "tenant_transaction_by_hash",
 ]
@@ -111,13 +112,25 @@ def tenant_snapshot(user_id: str, *, seconds: float, using: str = DEFAULT_DB_ALI
     The server ends it, and the connection, `seconds` after its begin. Not inside another transaction. Raises
     InvalidUserId, SecondTenant, TransactionManagementError.
     """
+    with _snapshot(user_hashes(user_id), seconds, using) as door:
+        door.user_id = user_id
+        yield door.user_hash
+
+
+@contextmanager
+def tenant_snapshot_by_hash(user_hash: UserHash, *, using: str = DEFAULT_DB_ALIAS) -> Iterator[UserHash]:
+    """The same door for an operator's maintenance, without a limit of time."""
+    with _snapshot((user_hash,), 0, using) as door:
+        yield door.user_hash
+
+
+@contextmanager
+def _snapshot(candidates: Sequence[UserHash], seconds: float, using: str) -> Iterator[Door]:
     connection = connections[using]
     if connection.in_atomic_block:
         raise transaction.TransactionManagementError("A snapshot begins with a transaction of its own.")
-    candidates = user_hashes(user_id)
     with _door(connection, candidates, steps=in_a_snapshot(candidates, seconds=seconds)) as door:
-        door.user_id = user_id
-        yield door.user_hash
+        yield door
 
 
 class UserHashes:

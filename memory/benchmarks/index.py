@@ -14,7 +14,7 @@ from django.conf import settings
 from keys.keyring import get_keyring
 from memory.benchmarks.command import progress
 from memory.benchmarks.plain_tables import plain_tables
-from memory.benchmarks.report import Report, Row, Target, at_least
+from memory.benchmarks.report import Report, Row, Target, at_least, less_than
 from memory.benchmarks.synthetic import Synthetic
 from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
 from memory.benchmarks.timing import percentile
@@ -27,9 +27,11 @@ from memory.indexing import index_documents
 from memory.sealing.codecs import JSONCodec, SealedBytes
 from memory.security import user_hashes
 from memory.tenancy import tenant_row
+from memory.tenancy.row_set import RowSetChange
 
 EVERYTHING, NO_KEYWORDS = "everything on", "keywords off"
 HEADERS = "everything on, with title, author and time"
+NO_MACS = "everything on, but MACs and digest"
 PLAIN, PLAIN_WORDS = "plain", "plain, full-text search"
 NOTES = (
     "everything on = index_documents(): checks, one transaction per batch behind the tenant's door, the old documents"
@@ -37,6 +39,8 @@ NOTES = (
     "with title, author and time = the same documents, each with a context: one more seal a row, a header's keywords."
     " of everything on = median over batches of that one's time / this time.",
     "keywords off = the same for users without a keyword index.",
+    "but MACs and digest = the same for users whose rows get no MACs, and whose set of them no digest. cost of MACs ="
+    " median over batches of the time of everything on / this time, less 1.",
     "plain = the same statements through psycopg on copies of both tables without row-level security and constraints:"
     " lock, delete, insert and count in one transaction per batch; text, metadata and vector as they are, no keywords."
     " full-text search: with a generated tsvector under a GIN index.",
@@ -66,17 +70,21 @@ def measure_index(load: Load, *, verbosity: int = 1) -> Report:
     with (
         plain_tables() as plain,
         plain_tables("benchmark_plain_words", full_text=True) as words,
-        throwaway_tenants([*users, *map(without_keywords, users), *map(with_headers, users)]),
+        throwaway_tenants(
+            [named(user) for user in users for named in (str, without_keywords, without_macs, with_headers)]
+        ),
     ):
         writers: dict[str, Writer] = {
             EVERYTHING: write_product,
             NO_KEYWORDS: write_without_keywords,
             PLAIN: partial(write_plain, plain),
             PLAIN_WORDS: partial(write_plain, words),
+            NO_MACS: write_without_macs,
             HEADERS: write_with_headers,
         }
         times = np.array(list(_write_in_turns(writers, load, users, verbosity)))
     found = [summary(load, name, times[:, place], times[:, 2]) for place, name in enumerate(writers)]
+    found[-2] = {**found[-2], "cost of MACs": percentile(times[:, 0] / times[:, -2], 50) - 1}
     found[-1] = {**found[-1], "of everything on": percentile(times[:, 0] / times[:, -1], 50)}
     return Report("benchmark_index", found, targets(found), list(NOTES))
 
@@ -101,6 +109,7 @@ def targets(rows: Sequence[Row]) -> list[Target]:
     return [
         *(at_least(f"{name}: ratio to plain", by_name[name]["ratio"], 0.7, "×") for name in (EVERYTHING, NO_KEYWORDS)),
         *(at_least(name, row["of everything on"], 0.95, "×") for name, row in by_name.items() if name == HEADERS),
+        *(less_than("cost of MACs", row["cost of MACs"], 0.10, "") for name, row in by_name.items() if name == NO_MACS),
         at_least(f"{EVERYTHING}: throughput", by_name[EVERYTHING]["rows_s"], 2500, "rows/s"),
     ]
 
@@ -122,6 +131,26 @@ def write_without_keywords(user_id: str, documents: Sequence[Document]) -> None:
         index_documents(user_id=without_keywords(user_id), documents=documents)
     finally:
         settings.MEMORY_LEXICAL_INDEX = before
+
+
+def without_macs(user_id: str) -> str:
+    """The id of a benchmark user's counterpart whose rows have no MACs."""
+    return f"{user_id}-no-macs"
+
+
+def write_without_macs(user_id: str, documents: Sequence[Document]) -> None:
+    """Store documents as the product did before rows had MACs."""
+    authenticate, settings.MEMORY_ACCEPT_ROWS_WITHOUT_MAC, before = (
+        ChunkRow.authenticate,
+        True,
+        settings.MEMORY_ACCEPT_ROWS_WITHOUT_MAC,
+    )
+    ChunkRow.authenticate = lambda row, keys: None  # type: ignore[method-assign, assignment]
+    try:
+        index_documents(user_id=without_macs(user_id), documents=documents)
+    finally:
+        ChunkRow.authenticate = authenticate  # type: ignore[method-assign]
+        settings.MEMORY_ACCEPT_ROWS_WITHOUT_MAC = before
 
 
 def with_headers(user_id: str) -> str:
@@ -147,11 +176,12 @@ def write_plain(conn: psycopg.Connection[Any], user_id: str, documents: Sequence
     user_hash = user_hashes(user_id)[0]
     plain_rows = list(_plain_rows(documents))
     with conn.transaction(), conn.cursor(binary=True) as cursor:
-        tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())
+        tenant = tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())
         cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [document.doc_id for document in documents]])
         cursor.fetchall()
-        rows.insert_rows(conn, user_hash, plain_rows)
-        cursor.execute(*tenant_row.count(user_hash, len(plain_rows)))
+        change = RowSetChange(user_hash)
+        rows.insert_rows(conn, user_hash, plain_rows, change)
+        cursor.execute(*tenant_row.change_rows(user_hash, tenant, change))
 
 
 def _plain_rows(documents: Sequence[Document]) -> Iterator[ChunkRow]:
@@ -170,6 +200,7 @@ def _plain_rows(documents: Sequence[Document]) -> Iterator[ChunkRow]:
             emb_cipher=SealedBytes(vector.tobytes()),
             context_cipher=None,
             enc_key_id=key_id,
+            chunk_mac=None,
             created_at=now,
             updated_at=now,
             occurred_at=None,
@@ -178,6 +209,7 @@ def _plain_rows(documents: Sequence[Document]) -> Iterator[ChunkRow]:
             lexical=None,
             labels="{}",
             recipe_id=0,
+            vector_mac=None,
         )
 
 

@@ -19,6 +19,9 @@
     changed_rows     changes of stored rows: metadata in place, everything else as a new row
     saved_chunks     keeps the index in step with chunks that the ORM saves and deletes
     stored_rows      rows as they are stored: read back and opened
+    stored_macs      the MACs of stored rows, compared and made anew where a row is changed in place
+    completed_macs   gives rows from before there were MACs theirs
+    missing_macs     finds tenants whose rows have none yet
     recipe           index settings, recorded per tenant
     stale_settings   notices tenants that were indexed by other settings
     tail             indexes a large tenant's newest rows in the vector graph and the postings

@@ -22,9 +22,10 @@ from memory.sealing.codecs import JSONCodec, SealedBytes
 from memory.sealing.fields import seal_value
 from memory.sealing.row_macs import row_keys
 from memory.security import UserHash
+from memory.tenancy.row_set import COUNTED_COLUMNS, RowSetChange
 
 DELETE_POSTINGS = "DELETE FROM memory_terms WHERE user_hash = %s AND id = ANY (%b::uuid[])"
-DELETE_CHUNKS = "DELETE FROM memory_chunks WHERE user_hash = %s AND id = ANY (%b::uuid[])"
+DELETE_CHUNKS = f"DELETE FROM memory_chunks WHERE user_hash = %s AND id = ANY (%b::uuid[]) RETURNING {COUNTED_COLUMNS}"  # noqa: S608
 METADATA_COLUMNS = ("meta_cipher", "updated_at", "chunk_mac")
 
 _json = JSONCodec()
@@ -36,7 +37,7 @@ class MetadataRow:
 
     id: UUID | None
     meta_cipher: SealedBytes
-    updated_at: datetime | None
+    updated_at: datetime
     chunk_mac: bytes | None
     labels: str
 
@@ -53,20 +54,26 @@ class MetadataRow:
         )
 
 
-def delete_rows(cursor: psycopg.Cursor[Any], user_hash: UserHash, ids: Sequence[UUID]) -> None:
-    """Delete chunks with all that they are found by."""
+def delete_rows(cursor: psycopg.Cursor[Any], user_hash: UserHash, ids: Sequence[UUID], change: RowSetChange) -> None:
+    """Delete chunks with all that they are found by, and take them from `change`."""
     if ids:
         cursor.execute(DELETE_CHUNKS, [user_hash, list(ids)])
+        change.removed(cursor.fetchall())
 
 
 def insert_embedded(
-    cursor: psycopg.Cursor[Any], user_hash: UserHash, chunks: Sequence[tuple[PlainChunk, Any]], recipe: Recipe
+    cursor: psycopg.Cursor[Any],
+    user_hash: UserHash,
+    chunks: Sequence[tuple[PlainChunk, Any]],
+    recipe: Recipe,
+    change: RowSetChange,
 ) -> None:
-    """Store chunks with their embeddings, float32 (d,), as new rows that are made by `recipe`; an id is kept."""
+    """Store chunks with their embeddings, float32 (d,), as new rows that are made by `recipe`; an id is kept. Adds them
+    to `change`."""
     if chunks:
         originals = np.stack([original for _, original in chunks])
         rows = build_rows(user_hash, [chunk for chunk, _ in chunks], originals, recipe)
-        insert_rows(cursor.connection, user_hash, rows)
+        insert_rows(cursor.connection, user_hash, rows, change)
 
 
 def update_metadata(
@@ -74,6 +81,7 @@ def update_metadata(
     user_hash: UserHash,
     changes: Sequence[tuple[StoredRow, PlainChunk, PlainChunk]],
     recipe: Recipe,
+    change: RowSetChange,
 ) -> None:
     """Seal the metadata of chunks anew, and have their labels follow. `changes`: each chunk as its locked row,
     which was opened, before and after.
@@ -83,6 +91,9 @@ def update_metadata(
     if not changes:
         return
     rows = [MetadataRow.of(after, stored, user_hash, recipe) for stored, _, after in changes]
+    for row, (stored, _, _) in zip(rows, changes, strict=True):
+        change.remove(stored)
+        change.add(stored._replace(updated_at=row.updated_at, chunk_mac=row.chunk_mac))
     cursor.execute(*CHUNKS.updating(user_hash, rows, METADATA_COLUMNS), prepare=len(rows) == 1)
     before = [_labels(chunk, user_hash, recipe) for _, chunk, _ in changes]
     relabelled = [row for row, labels in zip(rows, before, strict=True) if row.labels != labels]

@@ -23,6 +23,7 @@ from memory.rls import tenant_transaction
 from memory.security import UserHash
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
+from memory.tenancy.row_set import RowSetChange
 
 USER_ID = "service:dry-run:writes"
 FEW = 3
@@ -52,11 +53,11 @@ def _steps(cursor: psycopg.Cursor[Any], user_hash: UserHash) -> Iterator[tuple[s
     def execute(statement: str, parameters: Any) -> Callable[[], object]:
         return lambda: cursor.execute(statement, parameters)
 
-    recipe = configured().as_text()
+    recipe, change = configured().as_text(), RowSetChange(user_hash)
     yield "making and locking a tenant", lambda: tenant_row.lock_or_create(cursor, USER_ID, user_hash, recipe)
     yield "the next place in a document", execute(rows.NEXT_PLACE, [user_hash, "dry-run"])
-    yield "inserting chunks and vectors", lambda: rows.insert_rows(cursor.connection, user_hash, sealed)
-    yield "counting chunks", execute(*tenant_row.count(user_hash, FEW))
+    yield "inserting chunks and vectors", lambda: rows.insert_rows(cursor.connection, user_hash, sealed, change)
+    yield "counting chunks", lambda: cursor.execute(*tenant_row.change_rows(user_hash, None, change))
     yield "inserting postings", lambda: insert(cursor.connection, user_hash, postings, TERMS)
     yield "deleting postings", execute("DELETE FROM memory_terms WHERE user_hash = %s", [user_hash])
     yield "moving rows into the indexes", lambda: index_rows_of_tail(cursor, user_hash, FEW)

@@ -38,9 +38,10 @@ from memory.sealing.codecs import (
     VectorCodec,
     has_control_characters,
 )
-from memory.sealing.row_macs import RowKeys, new_version, row_keys
+from memory.sealing.row_macs import RowKeys, new_version, place_of, row_keys
 from memory.security import aad_for, seal
 from memory.tenancy import tenant_row
+from memory.tenancy.row_set import COUNTED_COLUMNS, RowSetChange
 
 SEALS_PER_ROW = 3  # and one more where there is a context
 NO_NUMBERS = "{}"
@@ -48,7 +49,8 @@ NO_NUMBERS = "{}"
 _text, _json, _context, _vector = TextCodec(), JSONCodec(), ContextCodec(), VectorCodec()
 
 DELETE_DOCUMENTS = (
-    "DELETE FROM memory_chunks WHERE user_hash = %s AND doc_id = ANY (%b::text[]) RETURNING doc_id, created_at"
+    "DELETE FROM memory_chunks WHERE user_hash = %s AND doc_id = ANY (%b::text[])"  # noqa: S608
+    f" RETURNING {COUNTED_COLUMNS}"
 )
 NEXT_PLACE = "SELECT coalesce(max(chunk_index) + 1, 0) FROM memory_chunks WHERE user_hash = %s AND doc_id = %s"
 
@@ -83,11 +85,15 @@ class ChunkRow:
     labels: str = _column("int8[]", _V)
     recipe_id: int = _column("int8", _V)
     vector_mac: bytes | None = _column("bytea", _V)
+    element: int = field(default=0, metadata={"tables": ()})
+    """What it counts for in the tenant's set of rows: no column."""
 
     def authenticate(self, keys: RowKeys) -> None:
         """Give the row its MACs, and a new version, when all else is there."""
-        self.chunk_mac = keys.chunk_mac(self, sha256(self.emb_cipher).digest(), new_version())
-        self.vector_mac = keys.vector_mac(self, self.embedding, self.lexical, self.labels, self.recipe_id)
+        place = place_of(self)
+        self.chunk_mac = keys.chunk_mac(self, sha256(self.emb_cipher).digest(), new_version(), place)
+        self.vector_mac = keys.vector_mac(self, self.embedding, self.lexical, self.labels, self.recipe_id, place)
+        self.element = keys.element(self, self.chunk_mac, place)
 
 
 def _table(name: str) -> Table:
@@ -187,10 +193,15 @@ def array_text(numbers: Sequence[int]) -> str:
 
 
 def insert_rows(
-    connection: psycopg.Connection[Any], user_hash: str, rows: Iterable[ChunkRow], *, tables: Sequence[Table] = TABLES
+    connection: psycopg.Connection[Any],
+    user_hash: str,
+    rows: Iterable[ChunkRow],
+    change: RowSetChange,
+    *,
+    tables: Sequence[Table] = TABLES,
 ) -> list[UUID]:
-    """Insert rows inside the open door of their user; returns their ids in order. If any of them expires, the tenant's
-    row says so."""
+    """Insert rows inside the open door of their user, and add them to `change`; returns their ids in order. If any of
+    them expires, the tenant's row says so."""
     ids: list[UUID] = []
     expiring = False
 
@@ -198,6 +209,7 @@ def insert_rows(
         nonlocal expiring
         for row in rows:
             ids.append(row.id)
+            change.add_made(row.element)
             expiring = expiring or row.expires_at is not None
             yield row
 
@@ -208,7 +220,7 @@ def insert_rows(
 
 
 async def insert_rows_async(
-    connection: psycopg.AsyncConnection[Any], user_hash: str, rows: Sequence[ChunkRow]
+    connection: psycopg.AsyncConnection[Any], user_hash: str, rows: Sequence[ChunkRow], change: RowSetChange
 ) -> list[UUID]:
     """As `insert_rows`, over an async connection and in one statement a table."""
     cursor = psycopg.AsyncRawCursor(connection)
@@ -217,4 +229,6 @@ async def insert_rows_async(
             await cursor.execute(*table.inserting(user_hash, rows))
     if any(row.expires_at is not None for row in rows):
         await psycopg.AsyncCursor(connection).execute(*tenant_row.mark_expiring(user_hash))
+    for row in rows:
+        change.add_made(row.element)
     return [row.id for row in rows]

@@ -25,6 +25,7 @@ from memory.index.recipe import configured, recorded
 from memory.index.rows import CHUNKS, VECTORS, ChunkRow, array_text
 from memory.index.stored_macs import authenticate, locked_unaltered
 from memory.index.stored_rows import StoredRow
+from memory.index.tables import insert
 from memory.index.tail import INDEXED_PER_ROW, INDEXED_PER_WRITE, has_outgrown, index_rows_of_tail
 from memory.index.uuid7 import uuid7
 from memory.index.vectors import as_embeddings, searchable
@@ -34,10 +35,13 @@ from memory.security import UserHash, user_hashes
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
 from memory.tenancy.open_doors import bound_user_id, open_door
+from memory.tenancy.row_set import COUNTED_COLUMNS, RowSetChange
 from memory.tenancy.tenant_row import TenantRow
 
 # What the index repeats of a chunk, so that a scan reads one table.
 REPEATED = tuple(column for column in VECTORS.columns if column in CHUNKS.columns and column != "id")
+
+LOCK_COUNTED = f"SELECT {COUNTED_COLUMNS} FROM memory_chunks WHERE user_hash = %s AND id = ANY (%b::uuid[]) FOR UPDATE"  # noqa: S608
 
 # The vectors first: that waits for whoever is just making their postings, which are there to be deleted then.
 _DROP = (
@@ -53,6 +57,7 @@ class Writing:
     cursor: psycopg.Cursor[Any]
     user_hash: UserHash
     tenant: TenantRow | None
+    rows: RowSetChange
 
     def give_places(self, chunks: Sequence[Any]) -> None:
         """Give chunks without a `chunk_index` the next ones of their documents, and every new one its id and times."""
@@ -92,40 +97,47 @@ class Writing:
 
     def insert(self, chunks: Sequence[Any]) -> None:
         """Store new chunks with their places in the index."""
-        rows.insert_rows(self.cursor.connection, self.user_hash, self.rows_of(chunks))
-        self.count(len(chunks))
+        rows.insert_rows(self.cursor.connection, self.user_hash, self.rows_of(chunks), self.rows)
+        self.added(len(chunks))
 
     def index_again(self, chunk: Any) -> None:
         """Put a stored chunk into the index anew, whatever was there of it."""
         for statement in _DROP:
             self.cursor.execute(statement, [self.user_hash, [chunk.id]])
-        rows.insert_rows(self.cursor.connection, self.user_hash, self.rows_of([chunk]), tables=[VECTORS])
+        insert(self.cursor.connection, self.user_hash, self.rows_of([chunk]), VECTORS)
 
     def changing(self, ids: Sequence[UUID]) -> list[StoredRow]:
         """Lock stored rows that are about to be changed in place. Raises RowAltered for one that is not as written."""
-        return locked_unaltered(self.cursor, self.user_hash, ids)
+        stored = locked_unaltered(self.cursor, self.user_hash, ids)
+        for row in stored:
+            self.rows.remove(row)
+        return stored
 
     def changed(self, ids: Sequence[UUID]) -> None:
-        """Give rows that were changed in place the MACs of what they are now."""
-        authenticate(self.cursor, self.user_hash, ids)
+        """Give rows that were changed in place, or are new, the MACs of what they are now."""
+        for row in authenticate(self.cursor, self.user_hash, ids):
+            self.rows.add(row)
+
+    def deleting(self, ids: Sequence[UUID]) -> None:
+        """Take rows that are about to be deleted from the tenant's set of rows."""
+        self.cursor.execute(LOCK_COUNTED, [self.user_hash, list(ids)])
+        self.rows.removed(self.cursor.fetchall())
 
     def mark_expiring(self) -> None:
         """Note that stored chunks were given an `expires_at`."""
         self.cursor.execute(*tenant_row.mark_expiring(self.user_hash))
 
-    def count(self, change: int) -> None:
-        """Move the count on the tenant's row; a large tenant's new rows go on into the graph and the postings."""
-        if change:
-            self.cursor.execute(*tenant_row.count(self.user_hash, change))
-        if change > 0:
-            metrics.CHUNKS_INDEXED.inc(change)
-        if change > 0 and self.tenant and has_outgrown(self.tenant.chunk_count):
-            index_rows_of_tail(self.cursor, self.user_hash, INDEXED_PER_ROW * change + INDEXED_PER_WRITE)
+    def added(self, chunks: int) -> None:
+        """Count new rows; those of a large tenant go on into the graph and the postings."""
+        metrics.CHUNKS_INDEXED.inc(chunks)
+        if chunks and self.tenant and has_outgrown(self.tenant.chunk_count):
+            index_rows_of_tail(self.cursor, self.user_hash, INDEXED_PER_ROW * chunks + INDEXED_PER_WRITE)
 
 
 @contextmanager
 def writing(using: str | None = None, *, create: bool = True) -> Iterator[Writing]:
-    """Enter the open door once more, or the bound user's, and lock the tenant; `create`: make it at its first write.
+    """Enter the open door once more, or the bound user's, and lock the tenant, whose row follows what was written;
+    `create`: make it at its first write.
 
     Raises OutsideTenantTransaction or TenantNotBound where nobody's rows can be written.
     """
@@ -140,7 +152,10 @@ def writing(using: str | None = None, *, create: bool = True) -> Iterator[Writin
             if user_id is None or user_hash not in user_hashes(user_id):
                 raise TenantNotBound(TenantNotBound.__doc__)
             tenant = tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())
-        yield Writing(cursor, user_hash, tenant)
+        write = Writing(cursor, user_hash, tenant, RowSetChange(user_hash))
+        yield write
+        if not write.rows.is_empty:
+            cursor.execute(*tenant_row.change_rows(user_hash, tenant, write.rows))
 
 
 def embed_missing(chunks: Sequence[Any]) -> None:

@@ -1,12 +1,15 @@
 """The MACs of stored rows: compared before a row is trusted again, and made anew where a row was changed in place."""
 
-from collections.abc import Sequence
+import hmac
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
+from django.conf import settings
 from pgvector import SparseVector
 
 from memory.index.rows import CHUNKS, VECTORS, array_text
@@ -23,6 +26,12 @@ INDEXED = (
 )
 
 
+IN_SCOPE = (
+    "SELECT v.id, v.embedding, v.lexical, v.labels, v.recipe_id, v.doc_id, v.source, v.chunk_index, v.created_at,"
+    " v.occurred_at, v.expires_at, v.vector_mac FROM memory_vectors v WHERE v.user_hash = %(user_hash)s"
+)
+
+
 class IndexedRow(NamedTuple):
     """What a row of memory_vectors holds beside the columns that it repeats."""
 
@@ -36,6 +45,23 @@ class IndexedRow(NamedTuple):
         """The MAC that it should have, beside this row of memory_chunks."""
         vector, labels = self.embedding.to_numpy(), array_text(sorted(self.labels))
         return keys.vector_mac(row, vector, self.lexical, labels, self.recipe_id)
+
+
+class PlacedIndexedRow(NamedTuple):
+    """A row of memory_vectors with the columns that it repeats, and its MAC."""
+
+    id: UUID
+    embedding: Any
+    lexical: SparseVector | None
+    labels: list[int]
+    recipe_id: int
+    doc_id: str
+    source: str
+    chunk_index: int
+    created_at: datetime
+    occurred_at: datetime | None
+    expires_at: datetime | None
+    vector_mac: bytes | None
 
 
 @dataclass(frozen=True)
@@ -80,6 +106,21 @@ def authenticate_index(cursor: psycopg.Cursor[Any], user_hash: UserHash, rows: S
 def new_chunk_mac(keys: RowKeys, row: StoredRow) -> bytes:
     """The MAC of a row as it is, with a new version."""
     return keys.chunk_mac(row, sha256(row.emb_cipher).digest(), new_version())
+
+
+def altered_in_index(
+    cursor: psycopg.Cursor[Any], user_hash: UserHash, conditions: str, parameters: Mapping[str, Any]
+) -> set[UUID]:
+    """Which of the rows that `conditions` (SQL over `v`) find in memory_vectors are not there as they were written."""
+    keys = row_keys(user_hash)
+    cursor.execute(f"{IN_SCOPE}{conditions}", {"user_hash": user_hash, **parameters})
+    return {row.id for row in map(PlacedIndexedRow._make, cursor) if not _is_as_written(keys, row)}
+
+
+def _is_as_written(keys: RowKeys, row: PlacedIndexedRow) -> bool:
+    if row.vector_mac is None:
+        return bool(settings.MEMORY_ACCEPT_ROWS_WITHOUT_MAC)
+    return hmac.compare_digest(IndexedRow(*row[:5]).mac(keys, row), row.vector_mac)
 
 
 class AsRead:

@@ -32,6 +32,7 @@ from memory.rls import tenant_transaction_by_hash
 from memory.security import UserHash
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
+from memory.tenancy.row_set import RowSetChange
 
 # Enough texts to sort by length, few enough that a writer waits for a tenth of a second at most.
 ROWS_PER_BATCH = 256
@@ -137,8 +138,8 @@ class TenantReindex:
                 return
             rebuilt = self._rebuilt(tenant, stored, made_by)
             steps.reached("batch rebuilt")
-            with self._locked() as (tenant, cursor):
-                self._write(cursor, tenant, stored, rebuilt)
+            with self._locked() as (tenant, cursor, change):
+                self._write(cursor, tenant, stored, rebuilt, change)
             steps.reached("batch written")
             self.moved += index_tail(user_hash=self._user_hash, limit=len(rebuilt.rows))
             self._progress(len(stored))
@@ -147,12 +148,12 @@ class TenantReindex:
 
     def _flip(self) -> bool:
         """Record the wanted recipe; False when more rows are left than may keep writers waiting."""
-        with self._locked() as (tenant, cursor):
+        with self._locked() as (tenant, cursor, change):
             made_by = self._todo(cursor, tenant, FEW_AT_THE_END + 1)
             if len(made_by) > FEW_AT_THE_END:
                 return False
             stored = read(cursor, READ_SOME, user_hash=tenant, ids=list(made_by))
-            self._write(cursor, tenant, stored, self._rebuilt(tenant, stored, made_by))
+            self._write(cursor, tenant, stored, self._rebuilt(tenant, stored, made_by), change)
             # A rotation re-seals rows without this lock: such a row has changed, and was not written.
             if self._todo(cursor, tenant, 1):
                 return False
@@ -161,13 +162,16 @@ class TenantReindex:
         return True
 
     @contextmanager
-    def _locked(self) -> Iterator[tuple[UserHash, psycopg.Cursor[Any]]]:
-        """A transaction that holds the tenant's lock. Raises NotOurs."""
+    def _locked(self) -> Iterator[tuple[UserHash, psycopg.Cursor[Any], RowSetChange]]:
+        """A transaction that holds the tenant's lock, and what it changes in the set of rows. Raises NotOurs."""
         with tenant_transaction_by_hash(self._user_hash) as tenant, binary_cursor() as cursor:
             row = tenant_row.lock(cursor, tenant)
             if row is None or recorded(row.recipe) != self._recipe:
                 raise NotOurs(NotOurs.__doc__)
-            yield tenant, cursor
+            change = RowSetChange(tenant)
+            yield tenant, cursor, change
+            if not change.is_empty:
+                cursor.execute(*tenant_row.change_rows(tenant, row, change))
 
     def _todo(
         self, cursor: psycopg.Cursor[Any], tenant: UserHash, limit: int, low: UUID = FIRST_ID, high: UUID = LAST_ID
@@ -208,7 +212,12 @@ class TenantReindex:
             return None
 
     def _write(
-        self, cursor: psycopg.Cursor[Any], tenant: UserHash, stored: Sequence[StoredRow], rebuilt: Rebuilt
+        self,
+        cursor: psycopg.Cursor[Any],
+        tenant: UserHash,
+        stored: Sequence[StoredRow],
+        rebuilt: Rebuilt,
+        change: RowSetChange,
     ) -> None:
         """Write rows that are still as they were read; the others are left to the next pass."""
         read_as = {row.id: row.version for row in stored}
@@ -224,4 +233,8 @@ class TenantReindex:
         # All seals of a row stand under one key, so all three are made anew where the embedding is.
         if resealed := [row for row in rows if row.id in rebuilt.embedded]:
             cursor.execute(*CHUNKS.updating(tenant, resealed, SEALED_COLUMNS))
+            before = {row.id: row for row in stored}
+            for row in resealed:
+                change.remove(before[row.id])
+                change.add_made(row.element)
         self.done += len(rows)

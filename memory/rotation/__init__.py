@@ -9,6 +9,7 @@
     user_ids         a tenant's sealed user id, opened and compared with its hash
     integrity        inspects every tenant: whether its seals open, and whether the index matches them
     row_integrity    the same for a tenant's rows
+    set_integrity    the same for the set of them: none deleted, replayed or rolled back
     other_rows       rows of other sealed tables, as the queue's: moved, and inspected
     findings         what such an inspection found
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 UNREADABLE, UNKNOWN_KEY, COLUMNS = "unreadable", "unknown key", "columns"
-ALTERED, INDEX_ALTERED, NO_MAC = "altered", "index altered", "no mac"
+ALTERED, INDEX_ALTERED, NO_MAC, ROW_SET = "altered", "index altered", "no mac", "row set"
 VECTOR, KEYWORDS, LABELS, POSTINGS = "vector", "keywords", "labels", "postings"
 COUNT, EXPIRING, USER_ID, ORPHANS, KNOWN_TWICE = "count", "expiring", "user id", "orphans", "known twice"
 
@@ -31,14 +31,15 @@ class Finding:
 class Inspection:
     """The outcome of an inspection: how much was inspected, the number of findings, and the first thousand of them.
 
-    `drifted` rows open under another key than the one they name; `without_mac` are from before rows had MACs, and
-    accepted (MEMORY_ACCEPT_ROWS_WITHOUT_MAC).
+    `drifted` rows open under another key than the one they name. `without_mac` rows, and `without_set` tenants, are
+    from before rows had MACs, and accepted (MEMORY_ACCEPT_ROWS_WITHOUT_MAC).
     """
 
     tenants: int = 0
     rows: int = 0
     drifted: int = 0
     without_mac: int = 0
+    without_set: int = 0
     found: int = 0
     findings: list[Finding] = field(default_factory=list)
 
@@ -55,5 +56,6 @@ class Inspection:
         self.rows += other.rows
         self.drifted += other.drifted
         self.without_mac += other.without_mac
+        self.without_set += other.without_set
         self.report(other.findings)
         self.found += other.found - len(other.findings)

@@ -1,21 +1,35 @@
-"""Inspects every tenant: whether its seals open, and whether its index entries match them.
+"""Inspects every tenant: whether its seals open, its rows are as they were written and all there, and its index entries
+match them.
 
-Inside each tenant's door: the user id, what the tenant's row says of the others, and every row with its index entries
-(`memory.rotation.row_integrity`). Across tenants, by the census role: orphans, which are rows under a hash that no
-tenant has, and users known twice, which are under two hashes.
+Inside each tenant's door: the user id, what the tenant's row says of the others, the set of these
+(`memory.rotation.set_integrity`), and every one with its index entries (`memory.rotation.row_integrity`). Across
+tenants, by the census role: orphans, which are rows under a hash that no tenant has, and users known twice, which are
+under two hashes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from django.db import DataError
 
 from keys.keyring import get_keyring
 from keys.models import Purpose
 from keys.retry_while_away import retry_while_away
 from keys.runs import open_run
 from memory.rls import tenant_transaction_by_hash
-from memory.rotation.findings import COUNT, EXPIRING, KNOWN_TWICE, ORPHANS, USER_ID, Finding, Inspection
+from memory.rotation.findings import (
+    COUNT,
+    EXPIRING,
+    KNOWN_TWICE,
+    ORPHANS,
+    UNREADABLE,
+    USER_ID,
+    Finding,
+    Inspection,
+)
 from memory.rotation.other_rows import inspect_other_rows
 from memory.rotation.row_integrity import inspect_rows
+from memory.rotation.set_integrity import inspect_row_set
 from memory.rotation.user_ids import TenantFacts, UserIdUnreadable, tenant_facts
 from memory.security import UserHash, user_hashes
 from memory.tenancy import census
@@ -56,8 +70,12 @@ def inspect_tenant(
     seen.tenants = 1
     seen.report(_inspect_user_id(facts))
     seen.report(retry_while_away(_inspect_tenant_row, tenant))
-    for rows in inspect_rows(seen, tenant, sample):
-        advance(rows)
+    try:
+        inspect_row_set(seen, tenant)
+        for rows in inspect_rows(seen, tenant, sample):
+            advance(rows)
+    except DataError:  # as an infinite time, which nobody can have stored
+        seen.report([Finding(UNREADABLE, tenant[:8], "", "", "a column holds a value that cannot be read")])
     inspect_other_rows(seen, tenant)
     return seen
 

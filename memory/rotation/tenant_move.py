@@ -14,7 +14,7 @@ holds the user's lock (see `memory.tenancy.current_hash`) and the flip takes it 
 """
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
@@ -23,13 +23,14 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
+from django.conf import settings
 from django.db import OperationalError
 
 from keys import steps
 from keys.retry_while_away import retry_while_away
 from memory.exceptions import SealedMemoryError
 from memory.index.recipe import Recipe, from_stored_embeddings, recorded
-from memory.index.stored_rows import READ_ALL, READ_BEHIND, READ_SOME, read
+from memory.index.stored_rows import READ_ALL, READ_BEHIND, READ_SOME, StoredRow, read
 from memory.index.tail import ROWS_PER_STEP, has_outgrown, index_rows_of_tail
 from memory.rls import UserHashes, across_user_hashes
 from memory.rotation import tenant_copy
@@ -39,6 +40,7 @@ from memory.rotation.tenant_copy import RowsUnreadable, insert, rebuild
 from memory.security import UserHash
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
+from memory.tenancy.row_set import RowSet, RowSetAltered, RowSetChange
 from memory.tenancy.tenant_row import TenantRow
 
 T = TypeVar("T")
@@ -62,6 +64,11 @@ class TenantKnownTwice(SealedMemoryError):
     """The user is known under the new hash as well: some process made it there without accepting the old key."""
 
 
+class RowSetBroken(SealedMemoryError):
+    """The rows of a tenant are not those of its digest: some were deleted, replayed or rolled back. Moved, they would
+    get a digest that is right."""
+
+
 class _TenantGone(Exception):
     """The tenant is not under its old hash any more: erased, or moved by a commit whose answer was lost."""
 
@@ -78,10 +85,18 @@ class Move:
 
 @dataclass(frozen=True)
 class Window:
-    """A range of ids, from `low` to the next window's, and the versions of its rows when they were copied."""
+    """A range of ids, from `low` to the next window's, the versions of its rows when they were copied, and what these
+    count for in the set of rows of the old hash.
+
+    `new_rows`: what copying the window has changed in the set of the new hash, in this process: never read from the
+    copies, which somebody could change meanwhile. It may take a row of another window away, whose place one of these
+    took; only the sum over all windows is meant.
+    """
 
     low: UUID
     versions: "array[int]"
+    old_rows: RowSetChange
+    new_rows: RowSetChange
 
     @property
     def digest(self) -> tuple[int, int]:
@@ -92,8 +107,8 @@ class Window:
 def move_tenant(move: Move, *, batch: int, advance: Advance) -> None:
     """Move a tenant; `advance` is called with the number of rows of each transaction.
 
-    Succeeds too when the tenant has moved already or was erased. Raises RowsUnreadable, TenantBusy or TenantKnownTwice,
-    and then leaves the tenant under its old hash.
+    Succeeds too when the tenant has moved already or was erased. Raises RowsUnreadable, RowSetBroken, TenantBusy or
+    TenantKnownTwice, and then leaves the tenant under its old hash.
     """
     try:
         if move.rows <= batch:
@@ -103,7 +118,7 @@ def move_tenant(move: Move, *, batch: int, advance: Advance) -> None:
             _Copying(move, batch, advance).run()
     except _TenantGone:
         clear_orphans(move.new, batch, advance)
-    except (RowsUnreadable, TenantBusy, TenantKnownTwice):
+    except (RowsUnreadable, RowSetBroken, TenantBusy, TenantKnownTwice):
         clear_orphans(move.new, batch, advance)
         raise
     clear_orphans(move.old, batch, advance)
@@ -119,9 +134,9 @@ def _move_at_once(move: Move) -> int:
         user.enter(move.new)
         # Rows of a copy that was killed while the tenant was larger.
         cursor.execute(tenant_copy.DELETE_BEHIND, {"user_hash": move.new, "low": FIRST})
-        insert(cursor, move.new, rebuilt)
+        new_rows = insert(cursor, move.new, rebuilt)
         steps.reached("small tenant's new rows inserted")
-        _flip(cursor, user, move, tenant, len(stored))
+        _flip(cursor, user, move, tenant, _set_of(move.old, stored), new_rows)
     return len(stored)
 
 
@@ -133,6 +148,8 @@ class _Copying:
         self._batch = batch
         self._advance = advance
         self._windows: list[Window] = []
+        # Windows of which it is not known what was committed last; they are copied anew when they differ.
+        self._unsure: set[int] = set()
 
     def run(self) -> None:
         clear_orphans(self._move.new, self._batch, self._advance)
@@ -160,8 +177,9 @@ class _Copying:
             user.enter(move.new)
             # A commit whose answer was lost is repeated: the rows that it wrote are deleted first.
             cursor.execute(tenant_copy.DELETE_BEHIND, {"user_hash": move.new, "low": low})
-            insert(cursor, move.new, rebuilt)
-        self._windows.append(Window(low, array("q", [row.version for row in stored])))
+            new_rows = insert(cursor, move.new, rebuilt)
+        versions = array("q", [row.version for row in stored])
+        self._windows.append(Window(low, versions, _set_of(move.old, stored), new_rows))
         self._advance(len(stored))
         return UUID(int=stored[-1].id.int + 1) if len(stored) == self._batch else None
 
@@ -179,6 +197,7 @@ class _Copying:
         for number in retry_while_away(self._differing_now):
             changed, window = retry_while_away(self._catch_up_window, number)
             self._windows[number] = window
+            self._unsure.discard(number)
             changes += changed
             self._advance(0)
             steps.reached("window caught up")
@@ -189,21 +208,30 @@ class _Copying:
             return self._differing(cursor)
 
     def _catch_up_window(self, number: int) -> tuple[int, Window]:
-        with _door(self._move) as (user, cursor):
-            return self._bring_up(cursor, user, number)
+        try:
+            with _door(self._move) as (user, cursor):
+                return self._bring_up(cursor, user, number)
+        except Exception:
+            self._unsure = set(range(len(self._windows)))
+            raise
 
     def _flip_over(self) -> None:
         move = self._move
         with _flip_door(move) as (user, cursor, tenant):
+            windows = list(self._windows)
             for number in self._differing(cursor):
-                self._bring_up(cursor, user, number)
+                _, windows[number] = self._bring_up(cursor, user, number)
             user.enter(move.old)
             before = _count(cursor, move.old)
             user.enter(move.new)
             if _count(cursor, move.new) != before:
                 raise RuntimeError("The copy of a tenant has not as many rows as the tenant; nothing was changed.")
             steps.reached("last changes copied")
-            _flip(cursor, user, move, tenant, before)
+            old_rows, new_rows = RowSetChange(move.old), RowSetChange(move.new)
+            for window in windows:
+                old_rows.also(window.old_rows)
+                new_rows.also(window.new_rows)
+            _flip(cursor, user, move, tenant, old_rows, new_rows)
 
     def _differing(self, cursor: psycopg.Cursor[Any]) -> list[int]:
         """The numbers of the windows that changed since they were copied. Runs inside the old hash's door."""
@@ -215,22 +243,27 @@ class _Copying:
     def _bring_up(self, cursor: psycopg.Cursor[Any], user: UserHashes, number: int) -> tuple[int, Window]:
         """Make the copy of a window equal to it; returns the rows changed, and the window as it now is."""
         move, window = self._move, self._windows[number]
-        bounds = {"low": window.low, "high": self._windows[number + 1].low if number + 1 < len(self._windows) else None}
+        low, high = window.low, self._windows[number + 1].low if number + 1 < len(self._windows) else None
+        bounds = {"low": low, "high": high}
         user.enter(move.old)
         recipe = _recipe_of_copies(cursor, move)
         cursor.execute(tenant_copy.VERSIONS, {"user_hash": move.old, **bounds})
         versions = dict(cursor.fetchall())
         copied = set(window.versions)
-        kept = [row_id for row_id, version in versions.items() if version in copied]
-        changed = [row_id for row_id, version in versions.items() if version not in copied]
+        anew = number in self._unsure
+        kept = [row_id for row_id, version in versions.items() if version in copied and not anew]
+        changed = [row_id for row_id, version in versions.items() if version not in copied or anew]
         stored = read(cursor, READ_SOME, user_hash=move.old, ids=changed)
+        old_rows = tenant_copy.row_set(cursor, move.old, low, high)
         rebuilt = rebuild(stored, move.old, move.new, recipe)
         user.enter(move.new)
         cursor.execute(tenant_copy.DELETE_ALL_BUT, {"user_hash": move.new, "keep": kept, **bounds})
-        gone = cursor.rowcount
-        insert(cursor, move.new, rebuilt)
+        new_rows = RowSetChange(move.new) if anew else window.new_rows.copy()
+        deleted = cursor.fetchall()
+        gone = len(deleted) if anew else len(new_rows.removed(deleted))
+        new_rows.also(insert(cursor, move.new, rebuilt))
         now = [*(versions[row_id] for row_id in kept), *(row.version for row in stored)]
-        return max(gone, len(stored)), Window(window.low, array("q", now))
+        return max(gone, len(stored)), Window(window.low, array("q", now), old_rows, new_rows)
 
 
 @contextmanager
@@ -286,8 +319,38 @@ def _recipe_of_copies(cursor: psycopg.Cursor[Any], move: Move) -> Recipe:
     return from_stored_embeddings(recorded(recipe))
 
 
-def _flip(cursor: psycopg.Cursor[Any], user: UserHashes, move: Move, tenant: TenantRow, chunk_count: int) -> None:
+def _set_of(user_hash: UserHash, stored: Sequence[StoredRow]) -> RowSetChange:
+    rows = RowSetChange(user_hash)
+    for row in stored:
+        rows.add(row)
+    return rows
+
+
+def _new_row_set(tenant: TenantRow, old_rows: RowSetChange, new_rows: RowSetChange) -> bytes | None:
+    """The digest for the new hash. Raises RowSetBroken unless the rows were those of the old one's."""
+    if tenant.row_set is None:
+        # Every row has a MAC from now on; but where nobody accepts rows without one, somebody took the digest away.
+        accepted = settings.MEMORY_ACCEPT_ROWS_WITHOUT_MAC
+        return new_rows.as_set().as_stored(new_rows.user_hash) if accepted else None
+    try:
+        recorded_set = RowSet.read(old_rows.user_hash, tenant.row_set)
+    except RowSetAltered:
+        raise RowSetBroken(RowSetBroken.__doc__) from None
+    if not recorded_set.holds(old_rows):
+        raise RowSetBroken(RowSetBroken.__doc__)
+    return new_rows.as_set().as_stored(new_rows.user_hash)
+
+
+def _flip(
+    cursor: psycopg.Cursor[Any],
+    user: UserHashes,
+    move: Move,
+    tenant: TenantRow,
+    old_rows: RowSetChange,
+    new_rows: RowSetChange,
+) -> None:
     """Move the `tenants` row to the new hash, which every door finds that opens after the commit."""
+    row_set = _new_row_set(tenant, old_rows, new_rows)
     user.enter(move.old)
     move_other_rows(cursor, user, move.old, move.new)
     cursor.execute(DELETE_TENANT, [move.old])
@@ -297,9 +360,10 @@ def _flip(cursor: psycopg.Cursor[Any], user: UserHashes, move: Move, tenant: Ten
         move.user_id,
         move.new,
         made_by,
-        chunk_count=chunk_count,
+        chunk_count=old_rows.chunks,
         created_at=tenant.created_at,
         expiring=tenant.expiring,
+        row_set=row_set,
     )
     cursor.execute(*created)
     steps.reached("tenant row moved")

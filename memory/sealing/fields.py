@@ -159,6 +159,9 @@ def seal_value(data: bytes, user_hash: str) -> SealedBytes:
 def open_field(instance: models.Model, field: SealedField) -> Any:
     """Open one sealed column of a row. Raises IntegrityFailure, or UnknownKeyId when the row's key is not held here,
     RowAltered when it is not as it was written."""
+    row_check: Any = instance if getattr(instance, "has_mac", False) else None
+    if row_check is not None:
+        row_check.read_whole()
     row = SealedRow(
         user_hash=_user_hash(instance, field),
         model=instance._meta.model_name or "",
@@ -167,9 +170,8 @@ def open_field(instance: models.Model, field: SealedField) -> Any:
     )
     seal = getattr(instance, field.attname), field.codec.decode
     value = open_seals(row, seal, column=field.attname).values[0]
-    require_unaltered = getattr(instance, "require_unaltered", None)
-    if require_unaltered is not None:  # of rows with a MAC
-        require_unaltered(field.attname)
+    if row_check is not None:
+        row_check.require_unaltered(field.attname)
     return value
 
 

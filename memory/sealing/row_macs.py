@@ -68,11 +68,16 @@ class PlacedRow(Protocol):
     def expires_at(self) -> datetime | None: ...
 
 
-class SealedChunk(PlacedRow, Protocol):
-    """A row of memory_chunks, but for the seal of its embedding."""
+class VersionedRow(PlacedRow, Protocol):
+    """What memory_chunks says of a row in clear."""
 
     @property
     def updated_at(self) -> datetime: ...
+
+
+class SealedChunk(VersionedRow, Protocol):
+    """A row of memory_chunks, but for the seal of its embedding."""
+
     @property
     def text_cipher(self) -> Any: ...
     @property
@@ -108,20 +113,29 @@ class RowKeys:
     _vector: HMACSHA256
     _element: HMACSHA256
 
-    def chunk_mac(self, row: SealedChunk, emb_digest: bytes, version: bytes) -> bytes:
-        """The column of a row of memory_chunks with this version and this SHA-256 of its sealed embedding."""
-        return version + emb_digest + self._chunk(_chunk_message(row, emb_digest, version))
+    def chunk_mac(self, row: SealedChunk, emb_digest: bytes, version: bytes, place: bytes = b"") -> bytes:
+        """The column of a row of memory_chunks with this version and this SHA-256 of its sealed embedding. `place`: its
+        `place_of`, where it is known."""
+        return version + emb_digest + self._chunk(_chunk_message(row, emb_digest, version, place))
 
-    def vector_mac(self, row: PlacedRow, embedding: np.ndarray, lexical: Any, labels: str, recipe_id: int) -> bytes:
+    def vector_mac(
+        self,
+        row: PlacedRow,
+        embedding: np.ndarray,
+        lexical: Any,
+        labels: str,
+        recipe_id: int,
+        place: bytes = b"",
+    ) -> bytes:
         """The column of a row of memory_vectors. `labels`: the array's text, `lexical`: a SparseVector or None."""
         vector = _VECTOR_HEADER.pack(len(embedding), 0) + embedding.astype(">f4").tobytes()
         keywords = b"" if lexical is None else lexical.to_binary()
         sizes = _INDEXED.pack(recipe_id, len(labels), len(vector))
-        return self._vector(b"".join((_place(row), sizes, labels.encode(), vector, keywords)))
+        return self._vector(b"".join((place or place_of(row), sizes, labels.encode(), vector, keywords)))
 
-    def element(self, row: SealedChunk, chunk_mac: bytes) -> int:
+    def element(self, row: VersionedRow, chunk_mac: bytes, place: bytes = b"") -> int:
         """A number of 256 bits for what the row says, whatever its seals look like: re-sealing does not change it."""
-        message = chunk_mac[:VERSION_BYTES] + _instant(row.updated_at) + _place(row)
+        message = chunk_mac[:VERSION_BYTES] + _instant(row.updated_at) + (place or place_of(row))
         return int.from_bytes(self._element(message), "big")
 
     def made(self, row: SealedChunk, chunk_mac: bytes) -> bool:
@@ -191,14 +205,15 @@ def _hmac(subkey: bytes) -> HMACSHA256:
     return HMACSHA256(subkey)
 
 
-def _chunk_message(row: SealedChunk, emb_digest: bytes, version: bytes) -> bytes:
-    parts = [version, _instant(row.updated_at), _place(row), emb_digest]
+def _chunk_message(row: SealedChunk, emb_digest: bytes, version: bytes, place: bytes = b"") -> bytes:
+    parts = [version, _instant(row.updated_at), place or place_of(row), emb_digest]
     for seal in (row.text_cipher, row.meta_cipher, row.context_cipher):
         parts += (_ABSENT,) if seal is None else (_LENGTH.pack(len(seal)), seal)
     return b"".join(parts)
 
 
-def _place(row: PlacedRow) -> bytes:
+def place_of(row: PlacedRow) -> bytes:
+    """What both tables say of a row, as the MACs have it."""
     doc_id, source = row.doc_id.encode(), row.source.encode()
     return (
         _PLACE.pack(

@@ -5,6 +5,7 @@
     steps              a sequence of statements, defined once for sync and async
     managers           querysets that work only inside a tenant's transaction
     tenant_row         the row that every writer of a tenant locks first
+    row_set            the digest of the set of a tenant's rows, in that row
     tenant_model       base of every model whose rows belong to one user
     cursors            psycopg cursors with binary parameters, inside a tenant's transaction
     planner_settings   `SET LOCAL` for single statements

@@ -56,6 +56,13 @@ def orphan_hashes() -> list[str]:
         return [user_hash for (user_hash,) in cursor.fetchall()]
 
 
+def tenants_without_row_set() -> list[UserHash]:
+    """Tenants whose set of rows has no digest: from before rows had MACs, or somebody took it away."""
+    with census() as cursor:
+        cursor.execute("SELECT user_hash, hmac_key_id FROM tenants WHERE row_set IS NULL ORDER BY user_hash")
+        return [UserHash(*row) for row in cursor.fetchall()]
+
+
 def known_hashes(user_hashes: Sequence[str]) -> set[str]:
     """Those of these hashes that a tenant has."""
     with census() as cursor:

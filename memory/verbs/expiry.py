@@ -17,6 +17,7 @@ from memory.rls import tenant_transaction_by_hash
 from memory.security import UserHash
 from memory.tenancy import census, tenant_row
 from memory.tenancy.cursors import binary_cursor
+from memory.tenancy.row_set import COUNTED_COLUMNS, RowSetChange
 
 ROWS_PER_BATCH = 500
 
@@ -25,7 +26,8 @@ TENANTS = (
     " WHERE chunk.user_hash = tenants.user_hash AND chunk.expires_at <= now()) ORDER BY user_hash LIMIT %s"
 )
 EXPIRED = (
-    "SELECT id FROM memory_chunks WHERE user_hash = %s AND expires_at <= now() ORDER BY expires_at LIMIT %s FOR UPDATE"
+    f"SELECT {COUNTED_COLUMNS} FROM memory_chunks WHERE user_hash = %s AND expires_at <= now()"  # noqa: S608
+    " ORDER BY expires_at LIMIT %s FOR UPDATE"
 )
 REMAINING = "SELECT count(*) FROM memory_chunks WHERE expires_at <= now()"
 # What belongs to a chunk before the chunk, or the cascade would delete it uncounted.
@@ -79,12 +81,13 @@ def _purge_tenant(tenant: UserHash) -> Iterator[dict[str, int]]:
 
 def _purge_batch(tenant: UserHash) -> dict[str, int]:
     with tenant_transaction_by_hash(tenant) as user_hash, binary_cursor() as cursor:
-        tenant_row.lock(cursor, user_hash)
+        row = tenant_row.lock(cursor, user_hash)
         cursor.execute(EXPIRED, [user_hash, ROWS_PER_BATCH])
-        ids = [chunk_id for (chunk_id,) in cursor.fetchall()]
+        change = RowSetChange(user_hash)
+        ids = [chunk.id for chunk in change.removed(cursor.fetchall())]
         deleted = {table: _delete(cursor, table, user_hash, ids) for table in TABLES}
         if ids:
-            cursor.execute(*tenant_row.count(user_hash, -deleted["memory_chunks"]))
+            cursor.execute(*tenant_row.change_rows(user_hash, row, change))
         return deleted
 
 

@@ -33,6 +33,7 @@ from memory.rls import tenant_transaction
 from memory.security import UserHash
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
+from memory.tenancy.row_set import RowSetChange
 from memory.verbs.planned_chunks import PlannedChunk, StoredBefore, resplit
 
 # How often texts are embedded again because others changed meanwhile what is embedded with them.
@@ -111,7 +112,10 @@ def _change(user_id: str, locking: str, parameters: dict[str, Any], plan: Plan) 
             planned = plan(stored)
             missing = list(dict.fromkeys(each.text_to_embed for each in planned if each.vector(made) is None))
             if not missing:
-                chunks, rewritten = _store(cursor, user_hash, recipe, stored, planned, made)
+                change = RowSetChange(user_hash)
+                chunks, rewritten = _store(cursor, user_hash, recipe, stored, planned, made, change)
+                if not change.is_empty:
+                    cursor.execute(*tenant_row.change_rows(user_hash, tenant, change))
                 break
         with metrics.stage("patch", "embed"):
             made |= dict(zip(missing, embed_passages(missing), strict=True))
@@ -146,6 +150,7 @@ def _store(
     stored: Sequence[StoredBefore],
     planned: Sequence[PlannedChunk],
     made: dict[str, np.ndarray],
+    change: RowSetChange,
 ) -> tuple[list[PlainChunk], int]:
     """Write what is planned; returns the chunks as they are stored now, and how many of them are new rows."""
     now = datetime.now(UTC)
@@ -160,12 +165,10 @@ def _store(
         for each, chunk in pairs
         if each.can_stay and each.is_changed and each.before
     ]
-    update_metadata(cursor, user_hash, changed, recipe)
-    delete_rows(cursor, user_hash, gone)
-    insert_embedded(cursor, user_hash, kept, recipe)
-    insert_embedded(cursor, user_hash, new, for_new_embeddings(recipe))
+    update_metadata(cursor, user_hash, changed, recipe, change)
+    delete_rows(cursor, user_hash, gone, change)
+    insert_embedded(cursor, user_hash, kept, recipe, change)
+    insert_embedded(cursor, user_hash, new, for_new_embeddings(recipe), change)
     rewritten = len(kept) + len(new)
-    if rewritten != len(gone):
-        cursor.execute(*tenant_row.count(user_hash, rewritten - len(gone)))
     metrics.CHUNKS_INDEXED.inc(rewritten)
     return chunks, rewritten

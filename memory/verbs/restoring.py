@@ -24,6 +24,7 @@ from memory.index.tail import has_outgrown, keep_up
 from memory.rls import tenant_transaction
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor
+from memory.tenancy.row_set import RowSetChange
 
 LAST_CHUNKS = (
     "SELECT DISTINCT ON (doc_id) doc_id, id FROM memory_chunks WHERE user_hash = %s AND doc_id = ANY (%b::text[])"
@@ -53,12 +54,14 @@ def restore_parts(*, user_id: str, parts: Sequence[ExportedPart], replace: bool 
     with metrics.stage("index", "write"), tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
         tenant = tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())
         wanted = _wanted(likely, _last_chunks(cursor, user_hash, likely), replace)
-        deleted = _delete_replaced(cursor, user_hash, wanted) if replace else 0
+        change = RowSetChange(user_hash)
+        if replace:
+            _delete_replaced(cursor, user_hash, wanted, change)
         stored, conflicting = _without_taken(cursor, user_hash, wanted)
         chunks = [(chunk, vectors[chunk.id]) for part in stored for chunk in part.chunks]
-        insert_embedded(cursor, user_hash, chunks, for_new_embeddings(recorded(tenant.recipe)))
-        if len(chunks) != deleted:
-            cursor.execute(*tenant_row.count(user_hash, len(chunks) - deleted))
+        insert_embedded(cursor, user_hash, chunks, for_new_embeddings(recorded(tenant.recipe)), change)
+        if not change.is_empty:
+            cursor.execute(*tenant_row.change_rows(user_hash, tenant, change))
     metrics.CHUNKS_INDEXED.inc(len(chunks))
     if chunks and has_outgrown(tenant.chunk_count):
         keep_up(user_id=user_id, written=len(chunks))
@@ -90,9 +93,11 @@ def _embed(parts: Sequence[ExportedPart]) -> dict[UUID | None, np.ndarray]:
     return vectors | {chunk.id: vector for chunk, vector in zip(missing, made, strict=True)}
 
 
-def _delete_replaced(cursor: psycopg.Cursor[Any], user_hash: str, parts: Iterable[ExportedPart]) -> int:
+def _delete_replaced(
+    cursor: psycopg.Cursor[Any], user_hash: str, parts: Iterable[ExportedPart], change: RowSetChange
+) -> None:
     cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [part.doc_id for part in parts if part.after is None]])
-    return cursor.rowcount
+    change.removed(cursor.fetchall())
 
 
 def _without_taken(

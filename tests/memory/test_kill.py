@@ -8,6 +8,7 @@ import pytest
 
 from memory.models import MemoryChunk, MemoryVector, Tenant
 from memory.rls import tenant_transaction
+from memory.rotation.integrity import inspect_all
 from tests.children import child_environment
 from tests.factories import ALICE, recall, remember, texts
 
@@ -34,7 +35,7 @@ if step == "between statements":
         return real(*args) if len(calls) < 4 else stand_still()
     Table.inserting = third_stands_still
 elif step == "before commit":
-    indexing.tenant_row.count = stand_still
+    indexing.tenant_row.change_rows = stand_still
 else:
     indexing._delete_old = stand_still
 remember("person:1", "doc", "new one", "new two", "new three", "new four")
@@ -56,6 +57,8 @@ def test_killed_in_the_middle(step: str, before: list[str]) -> None:
     with tenant_transaction(ALICE):
         assert MemoryChunk.objects.count() == MemoryVector.objects.count() == len(before)
         assert [tenant.chunk_count for tenant in Tenant.objects.all()] == ([len(before)] if before else [])
+    assert not inspect_all().found  # the digest of the set of rows among all else
     # The dead writer holds no lock: the next one goes through.
     remember(ALICE, "doc", "afterwards")
+    assert not inspect_all().found
     assert texts(recall(ALICE, "afterwards")) == ["afterwards"]

@@ -6,7 +6,7 @@ from io import StringIO
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.core.management import call_command
 
-from memory.benchmarks.crypto import SIZES, pairs, raw_open, raw_seal, targets
+from memory.benchmarks.crypto import READING, SIZES, pairs, raw_open, raw_seal, row_macs, targets
 from memory.security import OVERHEAD
 
 
@@ -15,8 +15,10 @@ def test_prints_one_json_object_with_every_size_and_target() -> None:
     call_command("benchmark_crypto", "--json", "--seconds", "0.001", stdout=out)
     report = json.loads(out.getvalue())
     assert [(row["operation"], row["bytes"]) for row in report["results"]] == [
-        (operation, size) for size in SIZES for operation in ("seal", "open_sealed")
+        *((operation, size) for size in SIZES for operation in ("seal", "open_sealed")),
+        (READING, row_macs().size),
     ]
+    assert f"{READING}, 24 rows: p50" in {target["name"] for target in report["targets"]}
     assert all(row["ratio"] > 0 and row["p50_us"] <= row["p99_us"] for row in report["results"])
     assert "seal, 1,024 B: ratio to raw AESGCM" in {target["name"] for target in report["targets"]}
 

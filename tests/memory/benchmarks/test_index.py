@@ -12,6 +12,7 @@ from memory.benchmarks.index import (
     EVERYTHING,
     HEADERS,
     NO_KEYWORDS,
+    NO_MACS,
     PLAIN,
     PLAIN_WORDS,
     Load,
@@ -19,15 +20,17 @@ from memory.benchmarks.index import (
     targets,
     with_headers,
     without_keywords,
+    without_macs,
     write_plain,
     write_product,
     write_without_keywords,
+    write_without_macs,
 )
 from memory.benchmarks.plain_tables import owner_connection, plain_tables
 from memory.benchmarks.tenants import benchmark_user, throwaway_tenants
 from memory.documents.document import Chunk, Document
 from memory.listing import list_chunks
-from memory.models import MemoryVector
+from memory.models import MemoryVector, Tenant
 from memory.rls import tenant_transaction
 
 ARGUMENTS = ("--rows", "25", "--batch", "10", "--tenants", "2", "--words", "5", "--verbosity", "0")
@@ -44,9 +47,11 @@ def test_prints_one_json_object_and_leaves_nothing_behind() -> None:
     out = StringIO()
     call_command("benchmark_index", "--json", *ARGUMENTS, stdout=out)
     report = json.loads(out.getvalue())
-    assert [row["write path"] for row in report["results"]] == [EVERYTHING, NO_KEYWORDS, PLAIN, PLAIN_WORDS, HEADERS]
+    assert [row["write path"] for row in report["results"]] == [
+        EVERYTHING, NO_KEYWORDS, PLAIN, PLAIN_WORDS, NO_MACS, HEADERS,
+    ]  # fmt: skip
     assert {row["rows"] for row in report["results"]} == {25}
-    assert [target["bound"] for target in report["targets"]] == ["≥ 0.7", "≥ 0.7", "≥ 0.95", "≥ 2500"]
+    assert [target["bound"] for target in report["targets"]] == ["≥ 0.7", "≥ 0.7", "≥ 0.95", "< 0.1", "≥ 2500"]
     assert schemas() == []
     for number in range(2):
         user_id = benchmark_user(f"index-{number}")
@@ -101,6 +106,18 @@ def test_users_without_keywords_have_none() -> None:
         write_without_keywords(user_id, [document])
         assert lexical(user_id) is not None
         assert lexical(without_keywords(user_id)) is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_users_without_macs_have_none() -> None:
+    user_id, document = benchmark_user("macs"), Document("doc", "", (Chunk("apples", np.ones(384)),))
+    with throwaway_tenants([user_id, without_macs(user_id)]):
+        write_without_macs(user_id, [document])
+        write_product(user_id, [document])
+        for name, has in ((user_id, True), (without_macs(user_id), False)):
+            with tenant_transaction(name):
+                macs = [*MemoryVector.objects.values_list("vector_mac", flat=True), Tenant.objects.get().row_set]
+                assert [mac is not None for mac in macs] == [has, has]
 
 
 def lexical(user_id: str) -> object:

@@ -23,7 +23,7 @@ from memory.models import MemoryChunk
 from memory.rls import tenant_transaction
 from memory.rotation import row_integrity
 from memory.rotation.encryption_key import EncryptionKeyMover
-from memory.rotation.findings import ALTERED, INDEX_ALTERED, NO_MAC
+from memory.rotation.findings import ALTERED, INDEX_ALTERED, NO_MAC, ROW_SET, UNREADABLE
 from memory.rotation.integrity import inspect_all
 from memory.search.retrieval import query_memories
 from memory.security import user_hashes
@@ -236,11 +236,18 @@ def test_a_row_of_the_index_that_is_not_as_it_was_written(change: str) -> None:
     assert kinds() == {INDEX_ALTERED}
 
 
+def test_a_time_that_cannot_be_read_stops_nobody_else() -> None:
+    damage("created_at = 'infinity'")
+    with tenant_transaction(BOB), connection.cursor() as cursor:
+        cursor.execute("UPDATE memory_chunks SET source = 'elsewhere'")
+    assert kinds() >= {UNREADABLE, ALTERED}
+
+
 def test_a_row_whose_mac_was_taken_away(settings: Any) -> None:
     damage("chunk_mac = NULL")
     assert list_chunks(user_id=ALICE, limit=5).integrity_failures == 1
     damage("vector_mac = NULL", "chunk_index = 1", "memory_vectors")
-    assert kinds() == {NO_MAC}
+    assert kinds() == {NO_MAC, ROW_SET}
     settings.MEMORY_ACCEPT_ROWS_WITHOUT_MAC = True
     seen = inspect_all()
     assert (list_chunks(user_id=ALICE, limit=5).integrity_failures, seen.without_mac) == (0, 1)

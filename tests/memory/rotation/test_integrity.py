@@ -262,7 +262,16 @@ def test_the_command_reports_by_tenant_prefix_and_fails() -> None:
 def test_the_command_prints_one_json_object() -> None:
     out = io.StringIO()
     call_command("verify_integrity", "--json", stdout=out)
-    seen = {"sample": 1.0, "tenants": 2, "rows": 3, "drifted": 0, "without_mac": 0, "found": 0, "findings": []}
+    seen = {
+        "sample": 1.0,
+        "tenants": 2,
+        "rows": 3,
+        "drifted": 0,
+        "without_mac": 0,
+        "without_set": 0,
+        "found": 0,
+        "findings": [],
+    }
     assert json.loads(out.getvalue()) == seen
 
 
