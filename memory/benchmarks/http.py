@@ -3,13 +3,14 @@
 The tenants and their tokens are made for the run and erased again.
 """
 
+import http.client
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from secrets import token_hex
 from time import monotonic
@@ -85,14 +86,14 @@ NOTE = (
     "query = a question of 10 words as text, top_k 10, each client asks again when it has its answer; short and long ="
     " new documents of 20 and 2,000 tokens; read one and change its metadata = of one memory, in turns; beside bulk ="
     " one client's questions while another stores 4 MiB at a time without pause; async = with `?wait=false`, the time"
-    " until it is accepted. Clients and server share the machine's cores."
+    " until it is accepted; bulk = that client's own answers. Clients and server share the machine's cores."
 )
 CHROMA_NOTE = (
     "chroma = Chroma's own server, a collection per user with the same texts and vectors; the client embeds the"
     " question with the same ONNX model, and its time counts."
 )
 NO_CHROMA = "Chroma was not measured: --chroma names its executable, which `pip install chromadb` brings."
-PLAIN, CHROMA = "query, plain", "query, chroma"
+PLAIN, CHROMA, BESIDE_BULK = "query, plain", "query, chroma", "query beside bulk"
 
 
 @dataclass(frozen=True)
@@ -124,19 +125,22 @@ class Account:
 def measure_http(plan: Plan, *, verbosity: int = 1) -> Report:
     """Fill the tenants, start the server, ask and store, and erase everything again."""
     notes = [NOTE, CHROMA_NOTE if plan.chroma else NO_CHROMA]
-    with accounts(len(plan.sizes)) as known, accounts(1) as (writer,), random_weights() as random_model:
+    with accounts(len(plan.sizes)) as known, accounts(2) as (writer, bulk_writer), random_weights() as random_model:
         for account, size in zip(known, plan.sizes, strict=True):
             store(account.user_id, _memories(size))
         # One text of a megabyte makes a thousand chunks, and four of them stand in a request.
         roomy = {"MEMORY_MAX_CHUNKS": "100000", **_reranker(), **UNTHROTTLED, **plan.environment}
         with running_server(checkout=plan.checkout, **roomy) as server:
             rows = list(_measure(plan, server, known, writer, verbosity))
+        erase_user(user_id=writer.user_id)  # and what still waits to be stored, or the next server would go on with it
+        with running_server(checkout=plan.checkout, **roomy) as server:
+            rows += _beside_bulk(plan, server, known, bulk_writer, verbosity)
     return Report("benchmark_http", rows, targets(rows), [*notes, random_model])
 
 
 def targets(rows: Sequence[Row]) -> list[Target]:
     """The bounds on failed answers, and on latency while another client stores documents."""
-    beside = [row for row in rows if row["work"] == "query beside bulk"]
+    beside = [row for row in rows if row["work"] == BESIDE_BULK]
     alone = {row["tenant_rows"]: row for row in rows if row["work"] == PLAIN and row["clients"] == 1}
     found = [at_most("answers that failed", sum(row["failed"] for row in rows), 0)]
     for row in beside:
@@ -194,9 +198,6 @@ def _measure(plan: Plan, server: Server, known: Sequence[Account], writer: Accou
     read, changed = _reads_and_changes(server.address, writer, plan.seconds)
     yield _row("read one", None, 1, read)
     yield _row("change its metadata", None, 1, changed)
-    for account, size in zip(known, plan.sizes, strict=True):
-        with _filling(server.address, writer, plan.bulk_bytes):
-            yield _row("query beside bulk", size, 1, ask(account, 1))
     for name, tokens in (("index, short, async", 20), ("index, long, async", 2_000)):  # last: they go on being stored
         yield _row(name, None, 1, write(tokens, 1, "false"))
     yield {**_row("memory of all processes", None, 0, Answers()), "mib": server.resident_bytes() / 2**20}
@@ -216,6 +217,25 @@ def _reads_and_changes(address: str, writer: Account, seconds: float) -> tuple[A
                 break
     read.seconds = changed.seconds = seconds
     return read, changed
+
+
+def _beside_bulk(
+    plan: Plan, server: Server, known: Sequence[Account], writer: Account, verbosity: int
+) -> Iterator[Row]:
+    """Questions while another client stores without pause, and what that client was answered."""
+    tenants = list(zip(known, plan.sizes, strict=True))
+    connect = partial(Client, server.address, known[0].token)
+    closed_loop(connect, "memories/query", [questions(0, False)], plan.seconds)  # loads what is loaded at the first
+    started = monotonic()
+    with _filling(server.address, writer, plan.bulk_bytes) as bulk:
+        for account, size in progress(tenants, "asking beside bulk", verbosity=verbosity):
+            connect = partial(Client, server.address, account.token)
+            yield _row(
+                BESIDE_BULK, size, 1, closed_loop(connect, "memories/query", [questions(1, False)], plan.seconds)
+            )
+        yield {**_row("memory beside bulk", None, 0, Answers()), "mib": server.resident_bytes() / 2**20}
+    bulk.seconds = monotonic() - started
+    yield _row("bulk", None, 1, bulk)
 
 
 def _beside_chroma(plan: Plan) -> Iterator[Row]:
@@ -238,21 +258,30 @@ def _reranker() -> dict[str, str]:
 
 
 @contextmanager
-def _filling(address: str, writer: Account, size: int) -> Iterator[None]:
-    """Within the block, another client posts documents of `size` bytes one after the other."""
-    stop = threading.Event()
+def _filling(address: str, writer: Account, size: int) -> Iterator[Answers]:
+    """Within the block, another client posts documents of `size` bytes one after the other; yields its answers.
+
+    At the end it hangs up: such a request may take minutes.
+    """
     # Four texts to a request: one alone may have no more than a megabyte.
     bulk = (
         {"documents": [{"text": _prose(size // 4 - 200, 4 * call + part)} for part in range(4)]} for call in count()
     )
-    with closing(Client(address, writer.token)) as client:
-        thread = threading.Thread(target=client.work, args=("memories/index", bulk, lambda: not stop.is_set()))
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+    answers, first = Answers(), next(bulk)
+    client = Client(address, writer.token)
+
+    def fill() -> None:
+        with suppress(OSError, http.client.HTTPException):  # hung up
+            for body in chain([first], bulk):
+                answers.count(*client.post("memories/index", body))
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        client.hang_up()
+        thread.join()
 
 
 def questions(seed: int, rerank: bool) -> Iterator[Mapping[str, Any]]:

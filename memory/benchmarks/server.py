@@ -109,7 +109,7 @@ class Client:
     prefix = "/api/v1/"
 
     def __init__(self, address: str, token: str) -> None:
-        self._connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=300)
+        self._connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=900)
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def post(self, path: str, body: Mapping[str, Any]) -> tuple[int, Any, float]:
@@ -128,6 +128,12 @@ class Client:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    def hang_up(self) -> None:
+        """End the connection under the feet of a request, whose thread gets an OSError or an HTTPException."""
+        if self._connection.sock is not None:
+            self._connection.auto_open = 0
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
 
     def work(self, path: str, bodies: Iterator[Mapping[str, Any]], going_on: Callable[[], bool]) -> Answers:
         """Post one body after the other until `going_on()` is false."""

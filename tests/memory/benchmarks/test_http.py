@@ -19,11 +19,11 @@ def test_every_kind_of_work_is_answered_and_nothing_stays() -> None:
     assert {row["work"] for row in report.results} == {
         *("query, plain", "query, reranked", "index, short", "index, long"),
         *("read one", "change its metadata", "query beside bulk", "memory of all processes"),
-        *("index, short, async", "index, long, async"),
+        *("index, short, async", "index, long, async", "memory beside bulk", "bulk"),
     }
     for row in report.results:
         assert row["failed"] == 0
-        if row["clients"]:
+        if row["clients"] and row["work"] != "bulk":  # which hangs up, perhaps before its first answer
             assert row["p50_ms"] > 0 and row["per_s"] > 0
     assert [target.name for target in report.targets] == [
         "answers that failed",
