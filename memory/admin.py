@@ -109,11 +109,11 @@ class AccessTokenAdmin(ModelAdmin):
 
 @admin.register(ServiceAccount)
 class ServiceAccountAdmin(ModelAdmin):
-    list_display = ("namespace", "user", "acts_for_users", "created_at")
+    list_display = ("namespace", "user", "acts_for_users", "rate", "created_at")
     search_fields = ("namespace", "user__username")
     list_select_related = ("user",)
     autocomplete_fields = ("user",)
-    fields = ("namespace", "user")
+    fields = ("namespace", "user", "rate")
 
     @display(description="Acts for users", boolean=True)
     def acts_for_users(self, service: ServiceAccount) -> bool:

@@ -106,6 +106,10 @@ class ChangedMeanwhile(SealedMemoryError):
     """Others kept changing this memory while the new text was embedded. Try again."""
 
 
+class NotServed(SealedMemoryError):
+    """An address of another service's API that ours knows and does not serve. The message says what to do instead."""
+
+
 class OperationNotFound(SealedMemoryError):
     """No such operation for this user. Another user's is answered the same way."""
 

@@ -31,6 +31,7 @@ from memory.exceptions import (
     IntegrityFailure,
     InvalidDocument,
     NoEmbedding,
+    NotServed,
     OperationNotFound,
     QueueFull,
     RequestInFlight,
@@ -60,6 +61,7 @@ SLUGS = {
     422: "not-processable",
     429: "too-many-requests",
     500: "internal-error",
+    501: "not-served",
     503: "unavailable",
 }
 
@@ -123,7 +125,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse:
 
 
 def _identity_problem(exc: Exception) -> HttpResponse | None:
-    field = [(identity.USER_HEADER, str(exc))]
+    field = [(exc.field, str(exc))] if isinstance(exc, identity.IdentityError) else []
     match exc:
         case identity.InvalidCredential():
             return _unauthenticated(str(exc))
@@ -138,6 +140,8 @@ def _domain_problem(exc: Exception) -> HttpResponse | None:
     match exc:
         case ChunkNotFound() | OperationNotFound():
             return problem(404)
+        case NotServed():
+            return problem(501, str(exc))
         case TooManyOperations():
             return problem(429, str(exc), headers={"Retry-After": str(RETRY_SECONDS)})
         case QueueFull():

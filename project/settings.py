@@ -24,6 +24,8 @@ if Path(ENV_FILE).is_file():
 # --- Django ---------------------------------------------------------------------------------------------------------
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="")
+# Former ones, under which sessions and the ids of the mem0 door still open.
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
@@ -321,8 +323,9 @@ MEMORY_EXACT_SCAN_MAX = env.int("MEMORY_EXACT_SCAN_MAX", default=20_000)
 MEMORY_ACCEPT_ROWS_WITHOUT_MAC = env.bool("MEMORY_ACCEPT_ROWS_WITHOUT_MAC", default=False)
 # Embed and index a header made of date, title and author in front of each text. Changing it needs a reindex.
 MEMORY_CONTEXT_HEADER = env.bool("MEMORY_CONTEXT_HEADER", default=True)
-# Metadata keys that a query may filter by. Adding one needs a reindex for what is already stored.
-MEMORY_FILTERABLE_METADATA = env.list("MEMORY_FILTERABLE_METADATA", default=[])
+# Metadata keys that a query may filter by. Adding one needs a reindex for what is already stored. These are what mem0's
+# clients filter by.
+MEMORY_FILTERABLE_METADATA = env.list("MEMORY_FILTERABLE_METADATA", default=["agent_id", "app_id", "run_id"])
 
 # --- Rerank ---------------------------------------------------------------------------------------------------------
 # False: the cross-encoder is never loaded, whatever the switch in the admin says.

@@ -16,6 +16,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("api/v1/rerank/metrics", rerank_metrics, name="rerank-metrics"),
     path("api/v1/", include("memory.api.urls")),
+    path("api/mem0/", include("memory.api.mem0.urls")),
     path("api/mcp", MCPView.as_view(), name="mcp"),
     path("healthz", healthz, name="healthz"),
     path("readyz", readyz, name="readyz"),

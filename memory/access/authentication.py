@@ -11,10 +11,13 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.request import Request
 
-from memory.access.identity import USER_HEADER, Identity, InvalidCredential, user_id_for
+from memory.access.identity import USER_HEADER, Caller, Identity, InvalidCredential, user_id_for
 from memory.access.tokens import AccessToken
+from memory.security import hmac_user
 
 SCHEME = "Bearer"
+# Of mem0's client, at the door of its own.
+TOKEN_SCHEME = "Token"  # noqa: S105
 
 
 def identify(request: HttpRequest) -> Identity | None:
@@ -22,8 +25,7 @@ def identify(request: HttpRequest) -> Identity | None:
     authorization = request.META.get("HTTP_AUTHORIZATION")
     header = request.META.get("HTTP_X_MEMORY_USER")
     if authorization is not None:
-        token = _token_in(authorization)
-        token.note_use()
+        token = _token_in(authorization, SCHEME)
         return Identity(user_id=user_id_for(token.user, header), account=token.user, token=token)
     account: Any = request.user
     if not account.is_authenticated:
@@ -31,14 +33,34 @@ def identify(request: HttpRequest) -> Identity | None:
     return Identity(user_id=user_id_for(account, header), account=account)
 
 
-def _token_in(authorization: str) -> AccessToken:
+def identify_caller(request: HttpRequest) -> Caller | None:
+    """The holder of a request's token, where the request itself names the user, by and by: see `bind_identity`.
+
+    None without a token: a browser's session does not count. Raises InvalidCredential, django.db.Error.
+    """
+    authorization = request.META.get("HTTP_AUTHORIZATION")
+    if authorization is None:
+        return None
+    token = _token_in(authorization, SCHEME, TOKEN_SCHEME)
+    return Caller(account=token.user, token=token)
+
+
+def bind_identity(request: Any, identity: Identity) -> None:
+    """From here on the request is this user's, to the door of its statements, to throttles and to logs."""
+    request.memory_identity = identity
+    request.tenant_label = hmac_user(identity.user_id)[:8]
+
+
+def _token_in(authorization: str, *schemes: str) -> AccessToken:
     scheme, _, secret = authorization.partition(" ")
     # No token of ours has a NUL or a byte beyond ASCII, and Postgres takes no NUL.
-    if scheme.lower() != SCHEME.lower() or not (secret.isascii() and secret.isprintable()):
+    known = scheme.lower() in [each.lower() for each in schemes]
+    if not known or not (secret.isascii() and secret.isprintable()):
         raise InvalidCredential(InvalidCredential.__doc__)
     token = AccessToken.objects.find(secret)
     if token is None:
         raise InvalidCredential(InvalidCredential.__doc__)
+    token.note_use()
     return token
 
 

@@ -21,7 +21,9 @@ BENCHMARK_NAMESPACE = "benchmark"
 
 
 class IdentityError(SealedMemoryError):
-    """The caller cannot be identified."""
+    """The caller cannot be identified. `field`: what of the request is at fault, where it is not the credential."""
+
+    field = USER_HEADER
 
 
 class InvalidCredential(IdentityError):
@@ -32,6 +34,12 @@ class UserHeaderMissing(IdentityError):
     """This token acts for a service's users: name one in X-Memory-User."""
 
 
+class UserNotNamed(UserHeaderMissing):
+    """This token acts for a service's users: name the one whom the call is about."""
+
+    field = "user_id"
+
+
 class InvalidUserHeader(IdentityError):
     """X-Memory-User must be UTF-8, without control characters or white space around it, and short enough for a user id
     of 255 bytes."""
@@ -39,6 +47,12 @@ class InvalidUserHeader(IdentityError):
 
 class ActingForUsersDenied(IdentityError):
     """This credential may not act for other users: X-Memory-User is refused."""
+
+
+class NamingUsersDenied(ActingForUsersDenied):
+    """This credential reaches its own memory only: it names no user, or `*`."""
+
+    field = "user_id"
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,43 @@ class Identity:
 
     def __repr__(self) -> str:
         return f"<Identity of account {self.account.pk}>"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who holds a token, before the call has told whose memory it is about. `account` and `token` as of Identity."""
+
+    account: Any
+    token: Any
+
+    def __repr__(self) -> str:
+        return f"<Caller of account {self.account.pk}>"
+
+    @property
+    def namespace(self) -> str | None:
+        """Of the service that names its users; None for a caller who reaches one memory only, its own."""
+        return acting_namespace(self.account)
+
+    def reaching(self, external_id: str | None) -> Identity:
+        """This caller as one who reaches the memory of the user that it calls `external_id`, or else its own.
+
+        Raises InvalidUserId, NamingUsersDenied, UserNotNamed.
+        """
+        namespace = self.namespace
+        if namespace is None:
+            if external_id is not None:
+                raise NamingUsersDenied(NamingUsersDenied.__doc__)
+            return Identity(user_id=person_user_id(self.account.pk), account=self.account, token=self.token)
+        if external_id is None:
+            raise UserNotNamed(UserNotNamed.__doc__)
+        user_id = service_user_id(namespace, external_id)
+        return Identity(user_id=user_id, account=self.account, token=self.token)
+
+
+def acting_namespace(account: Any) -> str | None:
+    """The namespace in which an account names users; None for one that may not."""
+    service = getattr(account, "service_account", None)
+    return service.namespace if service is not None and service.may_act_for_users else None
 
 
 def person_user_id(pk: int) -> str:
@@ -83,14 +134,14 @@ def user_id_for(account: Any, header: str | None) -> str:
 
     Raises ActingForUsersDenied, UserHeaderMissing or InvalidUserHeader.
     """
-    service = getattr(account, "service_account", None)
-    if service is None or not service.may_act_for_users:
+    namespace = acting_namespace(account)
+    if namespace is None:
         if header is not None:
             raise ActingForUsersDenied(ActingForUsersDenied.__doc__)
         return person_user_id(account.pk)
     if header is None:
         raise UserHeaderMissing(UserHeaderMissing.__doc__)
-    return _user_named_in(header, service.namespace)
+    return _user_named_in(header, namespace)
 
 
 def _user_named_in(header: str, namespace: str) -> str:

@@ -7,10 +7,13 @@ ignore it.
 
 Under `/api/` the caller is identified before the view runs. Elsewhere this waits until a statement reaches tenant rows,
 so that other pages cost nothing. Under ASGI, where an async view could not do it, it is done before every view.
+
+Under NAMING_PREFIX a call names its user itself, in its body, address or ids: only the caller is identified here, and
+nobody is bound before the view has read the name (`memory.access.authentication.bind_identity`).
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from functools import cache
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -21,13 +24,15 @@ from rest_framework.exceptions import Throttled
 
 from memory import metrics
 from memory.access import rates
-from memory.access.authentication import identify
+from memory.access.authentication import bind_identity, identify, identify_caller
 from memory.access.client_address import client_address
-from memory.access.identity import Identity, IdentityError, InvalidCredential
+from memory.access.identity import Caller, Identity, IdentityError, InvalidCredential
+from memory.access.rates import Budget
 from memory.security import hmac_user
 from memory.tenancy.open_doors import FindUser, bind_tenant_found_by
 
 API_PREFIX = "/api/"
+NAMING_PREFIX = "/api/mem0/"
 
 
 class TenantMiddleware:
@@ -35,7 +40,7 @@ class TenantMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        find = cache(lambda: _find_user(request))
+        find = partial(_find_user, request)
         if request.path_info.startswith(API_PREFIX) or isinstance(request, ASGIRequest):
             _identify(request)
         with bind_tenant_found_by(find):
@@ -43,16 +48,17 @@ class TenantMiddleware:
         return _streamed_as(find, response)
 
 
-def _identify(request: HttpRequest) -> Identity | Exception | None:
+def _identify(request: HttpRequest) -> Identity | Caller | Exception | None:
+    names_user = request.path_info.startswith(NAMING_PREFIX)
     try:
-        found: Identity | Exception | None = identify(request)
+        found: Identity | Caller | Exception | None = identify_caller(request) if names_user else identify(request)
     except InvalidCredential as failure:
         found = _counted(request, failure)
     except (IdentityError, DatabaseError) as failure:
         found = failure
     request.memory_identity = found  # type: ignore[attr-defined]
     if isinstance(found, Identity):
-        request.tenant_label = hmac_user(found.user_id)[:8]  # type: ignore[attr-defined]
+        bind_identity(request, found)
     return found
 
 
@@ -61,14 +67,16 @@ def _counted(request: HttpRequest, failure: InvalidCredential) -> Exception:
     metrics.AUTHENTICATION_FAILURES.inc()
     try:
         address = hmac_user(f"address:{client_address(request)}")
-        wait = rates.seconds_to_wait(settings.MEMORY_THROTTLE_FAILED_AUTH, f"failed:{address}")
+        budget = Budget("failed", settings.MEMORY_THROTTLE_FAILED_AUTH, f"failed:{address}")
+        wait = rates.seconds_to_wait(rates.count_call([budget]))
     except DatabaseError as away:
         return away
     return Throttled(wait) if wait else failure
 
 
 def _find_user(request: HttpRequest) -> str | None:
-    """The caller's user id; None without a credential and for a caller who could not be identified."""
+    """The caller's user id; None without a credential, for a caller who could not be identified, or has named nobody
+    yet."""
     found = request.memory_identity if hasattr(request, "memory_identity") else _identify(request)
     if isinstance(found, DatabaseError):
         raise found

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -17,6 +17,7 @@ from knox.settings import CONSTANTS
 
 from memory.access import token_look_up
 from memory.access.identity import BENCHMARK_NAMESPACE
+from memory.access.rates import parse_rate
 
 LAST_USED_RESOLUTION = timedelta(minutes=1)
 ACT_FOR_USERS = "act_for_users"
@@ -95,10 +96,23 @@ class ServiceAccount(models.Model):
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="service_account"
     )
     namespace = models.SlugField(max_length=64, unique=True, help_text="First part of its users' ids; fixed once used.")
+    rate = models.CharField(
+        "budget",
+        max_length=20,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Calls of all its tokens together, such as 20000/min. Empty: MEMORY_THROTTLE_TOKEN for each token.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         ordering = ("namespace",)
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(rate__regex=r"^([1-9][0-9]*/(s|min|h|d))?$"), name="memory_serviceaccount_rate"
+            ),
+        ]
         permissions = [(ACT_FOR_USERS, "Can act for the users in its service's namespace")]
 
     def __str__(self) -> str:
@@ -109,8 +123,15 @@ class ServiceAccount(models.Model):
             raise ValidationError({"user": "A service's account is neither staff nor superuser."})
         if self.user and self._state.adding and is_persons(self.user):
             raise ValidationError({"user": PERSONS_ACCOUNT})
+        self._refuse_no_rate()
         if self.namespace == BENCHMARK_NAMESPACE:
             raise ValidationError({"namespace": "This namespace belongs to the benchmark commands, which erase it."})
+
+    def _refuse_no_rate(self) -> None:
+        try:
+            parse_rate(self.rate or "1/s")
+        except ImproperlyConfigured as error:
+            raise ValidationError({"rate": str(error)}) from None
 
     @property
     def may_act_for_users(self) -> bool:

@@ -104,12 +104,14 @@ IDEMPOTENCY_PROBLEMS = {
 
 
 class MemorySchema(AutoSchema):
+    shared_parameters = [USER]
+
     def _get_request_body(self, direction: Any = "request") -> Any:
         body = super()._get_request_body(direction)
         return body and {**body, "required": True}
 
     def get_override_parameters(self) -> list[Any]:
-        return [USER, IDEMPOTENCY_KEY] if self._takes_idempotency_key() else [USER]
+        return [*self.shared_parameters, *([IDEMPOTENCY_KEY] if self._takes_idempotency_key() else [])]
 
     def _get_response_bodies(self, direction: Any = "response") -> Any:
         bodies = super()._get_response_bodies(direction)
@@ -123,3 +125,9 @@ class MemorySchema(AutoSchema):
 
     def _takes_idempotency_key(self) -> bool:
         return hasattr(getattr(self.view, self.method.lower(), None), "takes_idempotency_key")
+
+
+class UserlessSchema(MemorySchema):
+    """Of calls that name their user themselves, not in a header."""
+
+    shared_parameters = []

@@ -1,8 +1,8 @@
 """Addresses under /api/v1/."""
 
-from django.urls import path, register_converter
-from django.urls.converters import StringConverter
+from django.urls import path
 
+import memory.api.converters  # noqa: F401  (registers `anytext`)
 from memory.api.operation_views import OperationView
 from memory.api.views import (
     BatchDeleteView,
@@ -14,15 +14,6 @@ from memory.api.views import (
     MemoryView,
     QueryView,
 )
-
-
-class AnyTextConverter(StringConverter):
-    """Any text at all: Django's `path` takes slashes, but no line breaks."""
-
-    regex = "(?s:.+)"
-
-
-register_converter(AnyTextConverter, "anytext")
 
 urlpatterns = [
     path("memories", MemoriesView.as_view(), name="memories"),

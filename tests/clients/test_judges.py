@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from tests.factories import make_token, make_user
+from tests.factories import make_service, make_token, make_user
 
 PYTHON = Path(settings.BASE_DIR) / ".venv-judges" / "bin" / "python"
 JUDGES = Path(settings.BASE_DIR) / "clients" / "python" / "judges"
@@ -21,7 +21,11 @@ JUDGES = Path(settings.BASE_DIR) / "clients" / "python" / "judges"
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("judge", sorted(path.name for path in JUDGES.glob("test_*.py")))
 def test_a_judge_finds_nothing(judge: str, live_server: Any) -> None:
-    service = {"SEALED_MEMORY_URL": live_server.url, "SEALED_MEMORY_TOKEN": make_token(make_user())}
+    service = {
+        "SEALED_MEMORY_URL": live_server.url,
+        "SEALED_MEMORY_TOKEN": make_token(make_user()),
+        "SEALED_MEMORY_SERVICE_TOKEN": make_service(),
+    }
     # Nothing of this environment's own: only where the service is.
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **service}
     command = [str(PYTHON), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rsx", judge]

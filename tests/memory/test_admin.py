@@ -87,6 +87,15 @@ def test_namespace_of_a_service_is_fixed(client: Client) -> None:
     assert ServiceAccount.objects.get().namespace == "acme"
 
 
+def test_a_service_is_given_a_budget_and_what_is_none_is_refused(client: Client) -> None:
+    service = ServiceAccount.objects.create(user=make_user(), namespace="acme")
+    address = f"/admin/memory/serviceaccount/{service.pk}/change/"
+    client.post(address, {"rate": "20000/min"})
+    assert ServiceAccount.objects.get().rate == "20000/min"
+    assert "A rate is a number" in page(client.post(address, {"rate": "often"}))
+    assert ServiceAccount.objects.get().rate == "20000/min"
+
+
 @pytest.mark.parametrize(
     "path", ["auth/user/", "auth/group/", "axes/accessattempt/", "memory/serviceaccount/", "memory/serviceaccount/add/"]
 )

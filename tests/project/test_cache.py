@@ -54,6 +54,28 @@ def test_nothing_but_counters_is_kept(cache: CounterCache) -> None:
         cache.set("key", "value")
 
 
+def test_several_counters_are_raised_together(cache: CounterCache) -> None:
+    assert cache.incr_all({"a": 60, "b": 60}) == {"a": 1, "b": 1}
+    assert cache.incr_all({"b": 60, "c": 60}) == {"b": 2, "c": 1}
+    cache.incr_all({"old": -1})
+    assert cache.incr_all({"old": 60}) == {"old": 1}  # an expired one begins anew
+    assert cache.incr("old") == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_calls_that_raise_the_same_counters_never_wait_for_each_other(shared_cache: CounterCache) -> None:
+    def count(number: int) -> None:
+        try:
+            for _ in range(25):
+                shared_cache.incr_all(dict.fromkeys(("user", "token")[:: 1 if number % 2 else -1], 60))
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(count, range(4)))
+    assert shared_cache.incr_all({"user": 60, "token": 60}) == {"user": 101, "token": 101}
+
+
 @pytest.mark.django_db(transaction=True)
 def test_no_count_is_lost_between_connections(shared_cache: CounterCache) -> None:
     shared_cache.add("key", 0)

@@ -27,12 +27,19 @@ class Command(BaseCommand):
         parser.add_argument(
             "--act-for-users", action="store_true", help="let the service name its users in X-Memory-User"
         )
+        parser.add_argument(
+            "--rate",
+            metavar="RATE",
+            help="the service's budget for all of its tokens, such as 20000/min; empty: MEMORY_THROTTLE_TOKEN for each",
+        )
         parser.add_argument("--expires", type=int, metavar="DAYS", help="0 for never; MEMORY_TOKEN_DAYS when not given")
         parser.add_argument("--label", default="", help="what the token is for")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["act_for_users"] and not options["service"]:
             raise CommandError("--act-for-users goes with --service: a person's token reaches that person only.")
+        if options["rate"] is not None and not options["service"]:
+            raise CommandError("--rate goes with --service.")
         try:
             with transaction.atomic():
                 account = self._service(options) if options["service"] else self._account(options["user"])
@@ -53,6 +60,10 @@ class Command(BaseCommand):
             raise CommandError("The account that had this namespace is deleted: a namespace is never used twice.")
         if not service.user.is_active:
             raise CommandError("The account is inactive.")
+        if options["rate"] is not None:
+            service.rate = options["rate"]
+            service.full_clean()
+            service.save(update_fields=["rate"])
         if options["act_for_users"]:
             permission = Permission.objects.get(codename=ACT_FOR_USERS, content_type__app_label="memory")
             service.user.user_permissions.add(permission)

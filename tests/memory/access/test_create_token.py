@@ -39,6 +39,15 @@ def test_service_gets_its_account_and_the_permission_once_asked_for() -> None:
     assert ServiceAccount.objects.get(namespace="acme").may_act_for_users
 
 
+def test_a_service_gets_a_budget_of_its_own_and_loses_it() -> None:
+    create_token("--service", "acme", "--rate", "20000/min")
+    assert ServiceAccount.objects.get().rate == "20000/min"
+    create_token("--service", "acme")
+    assert ServiceAccount.objects.get().rate == "20000/min"
+    create_token("--service", "acme", "--rate", "")
+    assert ServiceAccount.objects.get().rate == ""
+
+
 def test_expiry_is_given_in_days() -> None:
     create_token("--user", "alice", "--expires", "0")
     create_token("--user", "alice", "--expires", "7")
@@ -51,6 +60,9 @@ def test_expiry_is_given_in_days() -> None:
     "arguments",
     [
         ("--user", "alice", "--act-for-users"),
+        ("--user", "alice", "--rate", "9/min"),
+        ("--service", "acme", "--rate", "often"),
+        ("--service", "acme", "--rate", "01/min"),
         ("--user", "alice", "--expires", "-1"),
         ("--user", "alice", "--expires", "3651"),
         ("--user", "alice", "--expires", "999999999"),

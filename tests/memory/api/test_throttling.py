@@ -1,12 +1,15 @@
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 
 from memory import metrics
 from memory.access import rates
 from memory.access.rates import parse_rate
+from memory.access.tokens import ServiceAccount
 from tests.factories import API, api_client, make_service, make_token, make_user, person_client, vector
 
 pytestmark = pytest.mark.django_db
@@ -99,7 +102,7 @@ def test_cache_that_is_away_lets_calls_pass_but_a_database_that_is_away_does_not
     client = person_client()
 
     def fail(error: Exception) -> Any:
-        def count(key: str, timeout: int) -> int:
+        def count(timeouts: Any) -> Any:
             raise error
 
         return count
@@ -110,9 +113,54 @@ def test_cache_that_is_away_lets_calls_pass_but_a_database_that_is_away_does_not
     assert client.get(MEMORIES).status_code == 503
 
 
+def test_every_answer_says_what_is_left(settings: Any, clock: list[float]) -> None:
+    """draft-ietf-httpapi-ratelimit-headers-10."""
+    settings.MEMORY_THROTTLE_OTHER, settings.MEMORY_THROTTLE_TOKEN = "2/min", "5/h"
+    client = person_client()
+    first, wrong, refused = client.get(MEMORIES), client.get(f"{MEMORIES}?limit=0"), client.get(MEMORIES)
+    assert [each.status_code for each in (first, wrong, refused)] == [200, 400, 429]
+    for left, answer in zip(((1, 4), (0, 3), (0, 2)), (first, wrong, refused), strict=True):
+        assert answer["RateLimit-Policy"] == '"other";q=2;w=60, "token";q=5;w=3600'
+        assert answer["RateLimit"] == f'"other";r={left[0]};t=45, "token";r={left[1]};t={3600 - 1000 * 60 % 3600 - 15}'
+    settings.MEMORY_THROTTLE_OTHER = settings.MEMORY_THROTTLE_TOKEN = ""
+    assert "RateLimit" not in client.get(MEMORIES)
+    settings.MEMORY_THROTTLE_OTHER = "2/min"
+    assert "RateLimit" not in api_client("smem_wrong").get(MEMORIES)
+
+
+def test_a_replayed_answer_says_what_is_left_now(settings: Any) -> None:
+    settings.MEMORY_THROTTLE_TOKEN = ""
+    client = person_client()
+    body, key = {"text": "a", "embedding": vector()}, {"Idempotency-Key": "k"}
+    told = [
+        client.post(f"{API}/memories/index", body, content_type="application/json", headers=key)["RateLimit"]
+        for _ in range(2)
+    ]
+    assert [each.split(";")[1] for each in told] == ["r=599", "r=598"]
+
+
+def test_a_service_with_a_budget_of_its_own_has_it_for_all_of_its_tokens(settings: Any) -> None:
+    settings.MEMORY_THROTTLE_TOKEN = "1/min"
+    secrets = [make_service("first"), make_token(User.objects.get(username="service-first"))]
+    ServiceAccount.objects.update(rate="3/min")
+    answers = [api_client(secrets[number % 2], user=f"user-{number}").get(MEMORIES) for number in range(4)]
+    assert [each.status_code for each in answers] == [200, 200, 200, 429]
+    assert '"service";q=3;w=60' in answers[0]["RateLimit-Policy"]
+    assert [api_client(make_service("second"), user="a").get(MEMORIES).status_code for _ in range(1)] == [200]
+
+
+def test_all_budgets_of_a_call_are_counted_in_one_statement() -> None:
+    client = api_client(make_service(), user="alice")
+    for _ in range(2):  # the first makes the counters
+        with CaptureQueriesContext(connection) as sent:
+            client.get(MEMORIES)
+        counting = [each["sql"] for each in sent.captured_queries if "project_cache" in each["sql"]]
+        assert len(counting) == 1, counting
+
+
 def test_rates_are_read() -> None:
     assert parse_rate("600/min") == (600, 60)
     assert parse_rate("1/d") == (1, 86400)
-    for wrong in ("600", "0/min", "-1/min", "x/min", "5/year", "5/"):
+    for wrong in ("600", "²/min", "0/min", "-1/min", "x/min", "5/year", "5/"):
         with pytest.raises(ImproperlyConfigured):
             parse_rate(wrong)
