@@ -40,10 +40,11 @@ def once(handler: Handler) -> Handler:
 
     @wraps(handler)
     def carried_out_once(view: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
-        key = _key(request)
+        key = request.headers.get(HEADER)
         if key is None:
             return handler(view, request, *args, **kwargs)
         user_id = current_user_id()
+        refuse_no_key(key, HEADER)
         held = idempotency.begin(user_id=user_id, key=key, asked=_asked(request))
         if held.answer is not None:
             metrics.REQUESTS_REPLAYED.inc()
@@ -53,7 +54,7 @@ def once(handler: Handler) -> Handler:
             response = handler(view, request, *args, **kwargs)
         except Exception as failure:
             response = view.handle_exception(failure)
-        _conclude(user_id, held, response)
+        conclude(user_id, held, _answer(response))
         return response
 
     carried_out_once.takes_idempotency_key = True  # type: ignore[attr-defined]
@@ -69,24 +70,24 @@ def with_doc_ids_of(request: Request) -> Any:
     return with_doc_ids(request.data, lambda place: idempotency.stable_doc_id(held, place))
 
 
-def _key(request: Request) -> str | None:
-    key = request.headers.get(HEADER)
-    if key is not None and not (key.isascii() and key.isprintable() and 0 < len(key) <= idempotency.LONGEST_KEY):
-        raise ValidationError({HEADER: [NOT_A_KEY]})
-    return key
+def refuse_no_key(key: Any, field: str) -> None:
+    """Raise ValidationError naming `field` for what is no idempotency key."""
+    is_text = isinstance(key, str) and key.isascii() and key.isprintable()
+    if not is_text or not 0 < len(key) <= idempotency.LONGEST_KEY:
+        raise ValidationError({field: [NOT_A_KEY]})
 
 
 def _asked(request: Request) -> list[Any]:
     return [request.method, request.path_info, request.META.get("QUERY_STRING", ""), request.data]
 
 
-def _conclude(user_id: str, held: Held, response: HttpResponse) -> None:
+def conclude(user_id: str, held: Held, answer: Answer) -> None:
     """Keep the answer, or let go. The caller has an answer already, whatever becomes of this."""
     try:
-        if response.status_code >= 500 or response.status_code in PASSING:
+        if answer.status >= 500 or answer.status in PASSING:
             idempotency.release(user_id=user_id, held=held)
         else:
-            idempotency.finish(user_id=user_id, held=held, answer=_answer(response))
+            idempotency.finish(user_id=user_id, held=held, answer=answer)
     except (DatabaseError, NonceBudgetSpent) as failure:
         logger.warning("an answer could not be kept", extra={"reason": type(failure).__name__})
 

@@ -5,7 +5,7 @@ The tenants and their tokens are made for the run and erased again.
 
 import http.client
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -81,10 +81,12 @@ WORDS = [
     "house",
 ]
 MOST_ROWS_BESIDE_CHROMA = 1_000  # for which a target is set
-UNTHROTTLED = {f"MEMORY_THROTTLE_{scope}": "" for scope in ("INDEX", "QUERY", "OTHER")}
+UNTHROTTLED = {f"MEMORY_THROTTLE_{scope}": "" for scope in ("INDEX", "QUERY", "OTHER", "TOKEN")}
 NOTE = (
     "query = a question of 10 words as text, top_k 10, each client asks again when it has its answer; short and long ="
-    " new documents of 20 and 2,000 tokens; read one and change its metadata = of one memory, in turns; beside bulk ="
+    " new documents of 20 and 2,000 tokens; read one and change its metadata = of one memory, in turns; with a key ="
+    " an Idempotency-Key, in turns with documents without one; by MCP = the tool, reranked as by default, in turns with"
+    " the same question at the JSON API; beside bulk ="
     " one client's questions while another stores 4 MiB at a time without pause; async = with `?wait=false`, the time"
     " until it is accepted; bulk = that client's own answers. Clients and server share the machine's cores."
 )
@@ -94,6 +96,9 @@ CHROMA_NOTE = (
 )
 NO_CHROMA = "Chroma was not measured: --chroma names its executable, which `pip install chromadb` brings."
 PLAIN, CHROMA, BESIDE_BULK = "query, plain", "query, chroma", "query beside bulk"
+READ, CHANGED = "read one", "change its metadata"
+UNKEYED, KEYED = "index, short, beside keys", "index, short, with a key"
+BESIDE_MCP, MCP = "query, beside MCP", "search_memories by MCP"
 
 
 @dataclass(frozen=True)
@@ -147,9 +152,17 @@ def targets(rows: Sequence[Row]) -> list[Target]:
         ratio = row["p95_ms"] / alone[row["tenant_rows"]]["p95_ms"]
         found.append(at_most(f"{row['tenant_rows']:,} rows: p95 beside bulk / alone", ratio, 3.0, "×"))
     p50 = {row["work"]: row.get("p50_ms") for row in rows}
-    read, changed = p50.get("read one"), p50.get("change its metadata")
+    read, changed = p50.get(READ), p50.get(CHANGED)
     if read and changed:
         found.append(at_most("p50 of changing metadata / reading", changed / read, 1.5, "×"))
+    unkeyed, keyed = p50.get(UNKEYED), p50.get(KEYED)
+    if unkeyed and keyed:
+        found.append(at_most("p50 of index with an Idempotency-Key, beyond one without", keyed - unkeyed, 2.0, "ms"))
+    by_mcp = {row["tenant_rows"]: row["p50_ms"] for row in rows if row["work"] == MCP}
+    for row in rows:
+        if row["work"] == BESIDE_MCP and row["p50_ms"] and by_mcp.get(row["tenant_rows"]):
+            ratio = by_mcp[row["tenant_rows"]] / row["p50_ms"]
+            found.append(at_most(f"{row['tenant_rows']:,} rows: p50 by MCP / by the JSON API", ratio, 1.3, "×"))
     for row in rows:
         if row["work"] == CHROMA and row["clients"] == 1 and row["tenant_rows"] <= MOST_ROWS_BESIDE_CHROMA:
             ratio = alone[row["tenant_rows"]]["p50_ms"] / row["p50_ms"]
@@ -195,28 +208,84 @@ def _measure(plan: Plan, server: Server, known: Sequence[Account], writer: Accou
     for name, tokens in (("index, short", 20), ("index, long", 2_000)):
         for clients in plan.clients[:2]:
             yield _row(name, None, clients, write(tokens, clients))
-    read, changed = _reads_and_changes(server.address, writer, plan.seconds)
-    yield _row("read one", None, 1, read)
-    yield _row("change its metadata", None, 1, changed)
+    yield from _reads_and_changes(server.address, writer, plan.seconds)
+    yield from _idempotency(server.address, writer, plan.seconds)
+    for account, size in zip(known, plan.sizes, strict=True):
+        yield from _doors(server.address, account, size, plan.seconds)
     for name, tokens in (("index, short, async", 20), ("index, long, async", 2_000)):  # last: they go on being stored
         yield _row(name, None, 1, write(tokens, 1, "false"))
     yield {**_row("memory of all processes", None, 0, Answers()), "mib": server.resident_bytes() / 2**20}
 
 
-def _reads_and_changes(address: str, writer: Account, seconds: float) -> tuple[Answers, Answers]:
-    """Read a memory and change its metadata, in turns."""
-    read, changed = Answers(), Answers()
+Call = Callable[[int], tuple[int, Any, float]]
+
+
+def _in_turns(seconds: float, *calls: Call) -> list[Answers]:
+    """One client makes these calls one after the other, again and again; each is given the number of its turn."""
+    answers = [Answers(seconds=seconds) for _ in calls]
     give_up = monotonic() + seconds
+    for number in count():
+        for each, call in zip(answers, calls, strict=True):
+            each.count(*call(number))
+        if monotonic() >= give_up:
+            break
+    return answers
+
+
+def _reads_and_changes(address: str, writer: Account, seconds: float) -> Iterator[Row]:
     with closing(Client(address, writer.token)) as client:
         _, stored, _ = client.post("memories/index", next(documents(0, ROW_WORDS)))
         path = f"memories/{stored['documents'][0]['chunk_ids'][0]}"
-        for number in count():
-            read.count(*client.send("GET", path))
-            changed.count(*client.send("PATCH", path, {"metadata": {"turn": number}}))
-            if monotonic() >= give_up:
-                break
-    read.seconds = changed.seconds = seconds
-    return read, changed
+        read, changed = _in_turns(
+            2 * seconds,
+            lambda number: client.send("GET", path),
+            lambda number: client.send("PATCH", path, {"metadata": {"turn": number}}),
+        )
+    yield _row(READ, None, 1, read)
+    yield _row(CHANGED, None, 1, changed)
+
+
+class MCPClient(Client):
+    """Calls tools of `/api/mcp`."""
+
+    prefix = "/api/"
+
+    def call(self, tool: str, **arguments: Any) -> tuple[int, Any, float]:
+        """As `post`; a result that is an error counts as one."""
+        params = {"name": tool, "arguments": arguments}
+        status, answer, milliseconds = self.post(
+            "mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        )
+        failed = "error" in answer or answer["result"].get("isError")
+        return 500 if failed else status, answer, milliseconds
+
+
+def _doors(address: str, account: Account, size: int, seconds: float) -> Iterator[Row]:
+    """The same question at both doors."""
+    asked, told = questions(1, True), questions(2, True)
+    with closing(Client(address, account.token)) as client, closing(MCPClient(address, account.token)) as agent:
+        plain, tool = _in_turns(
+            2 * seconds,
+            lambda number: client.post("memories/query", next(asked)),
+            lambda number: agent.call("search_memories", query=next(told)["query"], top_k=10),
+        )
+    yield _row(BESIDE_MCP, size, 1, plain)
+    yield _row(MCP, size, 1, tool)
+
+
+def _idempotency(address: str, writer: Account, seconds: float) -> Iterator[Row]:
+    """The same document with and without a key."""
+    plain_bodies, keyed_bodies = documents(3, 20), documents(4, 20)
+    with closing(Client(address, writer.token)) as client:
+        plain, keyed = _in_turns(
+            2 * seconds,
+            lambda number: client.post("memories/index", next(plain_bodies)),
+            lambda number: client.send(
+                "POST", "memories/index", next(keyed_bodies), **{"Idempotency-Key": f"benchmark-{number}"}
+            ),
+        )
+    yield _row(UNKEYED, None, 1, plain)
+    yield _row(KEYED, None, 1, keyed)
 
 
 def _beside_bulk(

@@ -116,11 +116,14 @@ class Client:
         """Status, decoded answer, and milliseconds from the first byte sent to the last one read."""
         return self.send("POST", path, body)
 
-    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any, float]:
-        """As `post`, with any method."""
+    def send(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, **headers: str
+    ) -> tuple[int, Any, float]:
+        """As `post`, with any method, and more headers."""
         data = None if body is None else json.dumps(body).encode()
+        given = {**self._headers, **headers}
         started = perf_counter()
-        self._connection.request(method, f"{self.prefix}{path}", data, self._headers)
+        self._connection.request(method, f"{self.prefix}{path}", data, given)
         response = self._connection.getresponse()
         answer = response.read()
         return response.status, json.loads(answer), (perf_counter() - started) * 1000

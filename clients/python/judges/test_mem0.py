@@ -118,7 +118,7 @@ def test_what_cannot_be_followed_is_an_error_not_a_silence(client: Any, alice: s
         lambda: client.search("x"),
         lambda: client.delete_all(),
     ):
-        with pytest.raises(Exception, match="not valid") as caught:
+        with pytest.raises(Exception) as caught:  # noqa: B017
             call()
         assert type(caught.value).__name__ == "ValidationError"
 
@@ -136,6 +136,7 @@ def test_what_is_not_served_says_so(client: Any, alice: str) -> None:
         lambda: client.get_profile(alice),
         lambda: client.generate_profile(alice),
         lambda: client.delete_users(agent_id="planner"),
+        client.project.get,
         lambda: client.get_webhooks("p"),
     ):
         with pytest.raises(Exception, match="Not served"):

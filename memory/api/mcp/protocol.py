@@ -24,6 +24,9 @@ SUPPORTED = (STATELESS, *HANDSHAKE)
 VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES_KEY = "io.modelcontextprotocol/clientCapabilities"
 SERVER_KEY = "io.modelcontextprotocol/serverInfo"
+# Ours, in the `_meta` of a call of a tool that changes something, and of its result: the protocol has none.
+IDEMPOTENCY_KEY = "sealed-memory/idempotency-key"
+REPLAYED_KEY = "sealed-memory/idempotency-replayed"
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -59,6 +62,11 @@ class Message:
     id: str | int | None
     stateless: bool
     params: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """Its `_meta`; empty where it has none."""
+        return _meta(self.params)
 
 
 def read_message(body: Any, headers: Mapping[str, Any]) -> Message:

@@ -54,6 +54,7 @@ class SearchInput(StrictSerializer):
 class ListInput(StrictSerializer):
     limit = ExactInteger(min_value=1, max_value=MAX_PAGE, default=DEFAULT_PAGE)
     cursor = Cursor(required=False, help_text="`next_cursor` of the page before.")
+    filters = Filters(required=False)
     source = ExactText(limit=MAX_SOURCE_BYTES, required=False)  # type: ignore[assignment]
     occurred_after = ExactTime(required=False, help_text="About this time or later; stored, where none is told.")
     occurred_before = ExactTime(required=False, help_text="About a time before this; stored, where none is told.")

@@ -27,7 +27,8 @@ TITLE_LENGTH = 80
 @dataclass(frozen=True, kw_only=True)
 class Tool:
     """A tool. `run` takes the user id and the valid arguments, and returns what `gives` serializes; `say` makes text
-    of what `gives` made of it. Of the hints, `destructive` and `idempotent` mean nothing where it only reads."""
+    of what `gives` made of it. Of the hints, `destructive` and `idempotent` mean nothing where it only reads.
+    `makes_id`: it makes up an `id` where none is given."""
 
     name: str
     title: str
@@ -38,6 +39,7 @@ class Tool:
     say: Callable[[Mapping[str, Any]], str]
     throttle_scope: str = "other"
     reads: bool = False
+    makes_id: bool = False
     destructive: bool = False
     idempotent: bool = False
 
@@ -74,7 +76,8 @@ def _search(user_id: str, arguments: dict[str, Any]) -> Any:
 
 
 def _list(user_id: str, arguments: dict[str, Any]) -> Any:
-    return list_chunks(user_id=user_id, after=arguments.pop("cursor", None), **arguments)
+    given = {"after": arguments.pop("cursor", None), "filter": arguments.pop("filters", None)}
+    return list_chunks(user_id=user_id, **given, **arguments)
 
 
 def _get(user_id: str, arguments: dict[str, Any]) -> StoredChunk:
@@ -157,6 +160,7 @@ TOOLS = {
             run=_add,
             say=_say_added,
             throttle_scope="index",
+            makes_id=True,
             destructive=True,  # an id that exists is replaced
         ),
         Tool(

@@ -15,11 +15,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from memory import metrics
 from memory.access.authentication import IdentityAuthentication
 from memory.api.mcp import protocol
 from memory.api.mcp.protocol import Message, ProtocolError
 from memory.api.mcp.tools import TOOLS, Tool
+from memory.api.once import HEADER, conclude, refuse_no_key
 from memory.api.throttling import IdentityThrottle
+from memory.operations import idempotency
+from memory.operations.idempotency import Answer, Held
 from memory.rls import current_user_id
 
 INSTRUCTIONS = (
@@ -90,15 +94,50 @@ class MCPView(APIView):
         self.throttle(request, tool.throttle_scope if tool else "other")
         if tool is None:
             raise ProtocolError(protocol.INVALID_PARAMS, "There is no such tool.")
+        keys = [] if tool.reads else _idempotency_keys(request, message)
         try:
-            return _called(tool, message.params.get("arguments", {}))
+            return self._once(tool, message, *keys) if keys else self._carried_out(tool, message, None).body
+        except Exception as exc:  # of the key, or of what is kept under it
+            return self._failure(exc).body
+
+    def _once(self, tool: Tool, message: Message, key: Any) -> Result:
+        """Carry a call out once, and give the same result whenever it is sent again with that key."""
+        refuse_no_key(key, HEADER)
+        user_id, asked = current_user_id(), [message.method, tool.name, message.params.get("arguments")]
+        held = idempotency.begin(user_id=user_id, key=key, asked=asked)
+        if held.answer is not None:
+            metrics.REQUESTS_REPLAYED.inc()
+            return {**held.answer.body, "_meta": {protocol.REPLAYED_KEY: True}}
+        answer = self._carried_out(tool, message, held)
+        conclude(user_id, held, answer)
+        return answer.body  # type: ignore[no-any-return]
+
+    def _carried_out(self, tool: Tool, message: Message, held: Held | None) -> Answer:
+        """The result of a call, under the status that the JSON API would answer with."""
+        try:
+            return Answer(200, {}, _called(tool, message.params.get("arguments", {}), held))
         except Exception as exc:
-            # A model can put right what it is told about: a result, not an error of the protocol.
-            problem = self.get_exception_handler()(exc, self.get_exception_handler_context())
-            return {"content": [_text(problem.content.decode())], "isError": True}
+            return self._failure(exc)
+
+    def _failure(self, exc: Exception) -> Answer:
+        # A model can put right what it is told about: a result, not an error of the protocol.
+        problem = self.get_exception_handler()(exc, self.get_exception_handler_context())
+        return Answer(problem.status_code, {}, {"content": [_text(problem.content.decode())], "isError": True})
 
 
-def _called(tool: Tool, arguments: Any) -> Result:
+def _idempotency_keys(request: Request, message: Message) -> list[Any]:
+    """None, or one: of a call's `_meta`, or of the header, which most clients can set for all of their calls only."""
+    given = [message.meta[protocol.IDEMPOTENCY_KEY]] if protocol.IDEMPOTENCY_KEY in message.meta else []
+    given += [request.headers[HEADER]] if HEADER in request.headers else []
+    if len(given) > 1 and given[0] != given[1]:
+        raise ProtocolError(protocol.INVALID_PARAMS, f"The header {HEADER} differs from _meta.")
+    return given[:1]
+
+
+def _called(tool: Tool, arguments: Any, held: Held | None) -> Result:
+    if held is not None and tool.makes_id and isinstance(arguments, dict):
+        # Carried out a second time, because its first answer was lost, it stores the same under the same id.
+        arguments = {"id": idempotency.stable_doc_id(held, 0), **arguments}
     serializer = tool.takes(data=arguments)
     serializer.is_valid(raise_exception=True)
     given = tool.run(current_user_id(), dict(serializer.validated_data))
@@ -149,7 +188,8 @@ def _text(content: str) -> dict[str, str]:
 
 def _answer(message: Message, result: Result) -> Response:
     if message.stateless:
-        result = {"resultType": "complete", **result, "_meta": {protocol.SERVER_KEY: _server()}}
+        meta = {**result.get("_meta", {}), protocol.SERVER_KEY: _server()}
+        result = {"resultType": "complete", **result, "_meta": meta}
     return Response({"jsonrpc": "2.0", "id": message.id, "result": result})
 
 

@@ -83,9 +83,9 @@ class Mem0DeletedOutput(Mem0MessageOutput):
 class Mem0PingOutput(serializers.Serializer[Any]):
     status = serializers.CharField(help_text="`ok`.")
     message = serializers.CharField()
-    user_email = serializers.CharField(allow_null=True, help_text="Always null, like the two below: none is told.")
-    org_id = serializers.CharField(allow_null=True)
-    project_id = serializers.CharField(allow_null=True)
+    user_email = serializers.CharField(allow_null=True, help_text="Always null.")
+    org_id = serializers.CharField(help_text="The client does not start without; nothing is served under it.")
+    project_id = serializers.CharField(help_text="The service's namespace, `own` for a person.")
 
 
 def memory_of(chunk: StoredChunk | Match, identity: Identity) -> dict[str, Any]:

@@ -116,9 +116,11 @@ class BatchView(Mem0View):
     )
     @once
     def delete(self, request: Request) -> Response:
-        """Delete memories, all in one transaction; ids of nothing delete nothing."""
+        """Delete memories, all in one transaction; ids of nothing delete nothing, and alone they are a 404."""
         ids = [chunk_id for chunk_id in self.chunk_ids if chunk_id]
         deleted = delete_chunks(user_id=current_user_id(), chunk_ids=ids)
+        if not deleted:
+            raise Http404
         return Response({"message": f"Successfully deleted {deleted} memories", "deleted": deleted})
 
     def _read(self, given: str) -> tuple[str | None, UUID | None]:

@@ -20,6 +20,7 @@ def test_every_kind_of_work_is_answered_and_nothing_stays() -> None:
         *("query, plain", "query, reranked", "index, short", "index, long"),
         *("read one", "change its metadata", "query beside bulk", "memory of all processes"),
         *("index, short, async", "index, long, async", "memory beside bulk", "bulk"),
+        *("index, short, beside keys", "index, short, with a key", "query, beside MCP", "search_memories by MCP"),
     }
     for row in report.results:
         assert row["failed"] == 0
@@ -29,6 +30,8 @@ def test_every_kind_of_work_is_answered_and_nothing_stays() -> None:
         "answers that failed",
         "8 rows: p95 beside bulk / alone",
         "p50 of changing metadata / reading",
+        "p50 of index with an Idempotency-Key, beyond one without",
+        "8 rows: p50 by MCP / by the JSON API",
     ]
     assert not User.objects.filter(username__startswith="benchmark-").exists()
 

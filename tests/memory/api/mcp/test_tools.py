@@ -74,9 +74,12 @@ def test_filters_are_never_ignored(client: Any, settings: Any) -> None:
         call(client, "add_memory", text=f"About my {kind}.", metadata={"kind": kind})
     found = call(client, "search_memories", query="my", filters={"metadata.kind": {"eq": "pet"}})
     assert [match["text"] for match in found["structuredContent"]["matches"]] == ["About my pet."]
+    listed = call(client, "get_memories", filters={"NOT": {"metadata.kind": "pet"}})["structuredContent"]
+    assert [each["text"] for each in listed["memories"]] == ["About my car."]
     for filters in ({"no_such_key": {"eq": 1}}, {"source": {"like": "p%"}}, {"XOR": []}, [], "kind = pet"):
-        refused = problem(call(client, "search_memories", query="my", filters=filters))
-        assert [each["field"] for each in refused["errors"]] == ["filters"]
+        for tool, given in (("search_memories", {"query": "my"}), ("get_memories", {})):
+            refused = problem(call(client, tool, **given, filters=filters))
+            assert [each["field"] for each in refused["errors"]] == ["filters"]
 
 
 def test_pages_follow_their_cursor(client: Any) -> None:
