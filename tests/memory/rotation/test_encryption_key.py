@@ -284,9 +284,8 @@ def test_a_row_that_a_writer_has_locked_is_taken_on_a_later_pass() -> None:
 
     def write() -> None:
         try:
-            with tenant_transaction("person:1") as user_hash, connection.cursor() as cursor:
-                cursor.execute("SELECT 1 FROM tenants WHERE user_hash = %s FOR UPDATE", [user_hash])
-                cursor.execute("UPDATE memory_chunks SET source = 'edited' WHERE doc_id = 'doc-2'")
+            with tenant_transaction("person:1"):
+                MemoryChunk.objects.filter(doc_id="doc-2").update(source="edited")  # under the tenant's lock
                 locked.set()
                 assert release.wait(20)
         finally:
@@ -384,7 +383,7 @@ def test_rows_are_read_along_the_key_and_written_at_their_places() -> None:
         assert "Index Scan using memory_chunks_pkey" in plan and "Sort" not in plan, plan
         assert re.search(r"Index Cond: .*user_hash = .*id > ", plan), plan
         with planner_settings(send, AT_THEIR_PLACES):
-            seals = [[b"1"] for _ in table.columns]
-            found = send(writing, ["new", ["(0,1)"], *seals, user_hash]).fetchall()
+            seals_and_mac = [[b"1"] for _ in (*table.columns, "chunk_mac")]
+            found = send(writing, ["new", ["(0,1)"], *seals_and_mac, user_hash]).fetchall()
         plan = "\n".join(line for (line,) in found)
         assert "Tid Scan on memory_chunks" in plan and "Index" not in plan and "Seq" not in plan, plan
