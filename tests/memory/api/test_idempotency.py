@@ -138,7 +138,7 @@ def test_a_request_in_flight_is_409_until_its_holder_is_taken_for_dead(
 ) -> None:
     # As if the process had been killed after its commit: nothing is concluded.
     with monkeypatch.context() as killed:
-        killed.setattr(once, "_conclude", lambda *args: None)
+        killed.setattr(once, "conclude", lambda *args: None)
         first = index(client, "a memory", "k")
     waiting = index(client, "a memory", "k")
     assert waiting.status_code == 409
