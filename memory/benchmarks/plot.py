@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from memory.benchmarks import figure
 from memory.benchmarks.report import Row
 from memory.search.retrieval import CANDIDATES
 
@@ -23,36 +24,19 @@ MARKS = [
 
 def plot(rows: Sequence[Row], folder: Path, name: str = "benchmark_query") -> list[Path]:
     """Write the rows that have an engine as `name`.png and `name`.svg into `folder`; returns the paths."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    from matplotlib import pyplot, ticker
-
     rows = [row for row in rows if "engine" in row]
     sizes = sorted({row["tenant_rows"] for row in rows})
     names = list(dict.fromkeys(row["engine"] for row in rows))
-    figure, axes = pyplot.subplots(
-        1, len(sizes), figsize=(3.2 * len(sizes), 4.2), sharex=True, sharey=True, squeeze=False
-    )
-    for axis, size in zip(axes[0], sizes, strict=True):
+    drawn, axes = figure.panels(len(sizes), width=3.2, height=4.2, sharex=True, sharey=True)
+    for axis, size in zip(axes, sizes, strict=True):
         _panel(axis, [row for row in rows if row["tenant_rows"] == size], names)
         axis.set_title(f"tenant of {size:,} rows", fontsize=10)
-    axes[0][0].set_xscale("log")
-    axes[0][0].xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    axes[0][0].xaxis.set_minor_formatter(ticker.NullFormatter())
-    axes[0][0].set_ylim(min(0.9, min(row[RECALL] for row in rows) - 0.02), 1.01)
-    axes[0][0].set_ylabel(f"recall@{CANDIDATES} against brute force")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, fontsize=9)
-    figure.suptitle("Recall and median latency; the line reaches to p95", fontsize=11)
-    figure.tight_layout(rect=(0, 0.13, 1, 1))
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
-    for path in paths:
-        figure.savefig(path, dpi=150)
-    pyplot.close(figure)
-    return paths
+    axes[0].set_xscale("log")
+    figure.numbers(axes[0], "g")
+    axes[0].set_ylim(min(0.9, min(row[RECALL] for row in rows) - 0.02), 1.01)
+    axes[0].set_ylabel(f"recall@{CANDIDATES} against brute force")
+    title = "Recall and median latency; the line reaches to p95"
+    return figure.save(drawn, folder, name, title=title, columns=4)
 
 
 def _panel(axis: Any, rows: Sequence[Row], names: Sequence[str]) -> None:

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from memory.benchmarks import figure
 from memory.benchmarks.report import Row
 
 SERIES = {
@@ -14,40 +16,25 @@ SERIES = {
 
 def plot_http(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Write benchmark_http.png and .svg into `folder`; returns the paths."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    from matplotlib import pyplot, ticker
-
     rows = [row for row in rows if row["work"] in SERIES and row["p50_ms"]]
     numbers = sorted({row["clients"] for row in rows})
-    figure, axes = pyplot.subplots(1, len(numbers), figsize=(3.4 * len(numbers), 4.0), squeeze=False)
-    for axis, clients in zip(axes[0], numbers, strict=True):
-        for work, (label, colour, marker) in SERIES.items():
-            drawn = sorted(
-                (row["tenant_rows"], row["p50_ms"], row["p95_ms"])
-                for row in rows
-                if row["work"] == work and row["clients"] == clients
-            )
-            if drawn:
-                sizes, medians, slow = zip(*drawn, strict=True)
-                axis.plot(sizes, medians, color=colour, marker=marker, markerfacecolor="none", label=label)
-                axis.vlines(sizes, medians, slow, color=colour, linewidth=1, alpha=0.5)
-        axis.set_xscale("log")
-        axis.set_ylim(bottom=0)
-        axis.grid(True, linewidth=0.4)
-        axis.set_xlabel("rows of the tenant")
+    drawn, axes = figure.panels(len(numbers), width=3.4, height=4.0)
+    for axis, clients in zip(axes, numbers, strict=True):
+        _panel(axis, [row for row in rows if row["clients"] == clients])
         axis.set_title(f"{clients} client{'s' if clients > 1 else ''}", fontsize=10)
-        axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes[0][0].set_ylabel("ms, median; the line reaches to p95")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False, fontsize=9)
-    figure.suptitle("A question as text over HTTP", fontsize=11)
-    figure.tight_layout(rect=(0, 0.08, 1, 1))
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"benchmark_http.{kind}" for kind in ("png", "svg")]
-    for path in paths:
-        figure.savefig(path, dpi=150)
-    pyplot.close(figure)
-    return paths
+    axes[0].set_ylabel("ms, median; the line reaches to p95")
+    return figure.save(drawn, folder, "benchmark_http", title="A question as text over HTTP", columns=3)
+
+
+def _panel(axis: Any, rows: Sequence[Row]) -> None:
+    for work, (label, colour, marker) in SERIES.items():
+        found = sorted((row["tenant_rows"], row["p50_ms"], row["p95_ms"]) for row in rows if row["work"] == work)
+        if found:
+            sizes, medians, slow = zip(*found, strict=True)
+            axis.plot(sizes, medians, color=colour, marker=marker, markerfacecolor="none", label=label)
+            axis.vlines(sizes, medians, slow, color=colour, linewidth=1, alpha=0.5)
+    axis.set_xscale("log")
+    figure.numbers(axis, ",.0f")
+    axis.set_ylim(bottom=0)
+    axis.grid(True, linewidth=0.4)
+    axis.set_xlabel("rows of the tenant")
