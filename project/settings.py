@@ -324,8 +324,10 @@ MEMORY_ACCEPT_ROWS_WITHOUT_MAC = env.bool("MEMORY_ACCEPT_ROWS_WITHOUT_MAC", defa
 # Embed and index a header made of date, title and author in front of each text. Changing it needs a reindex.
 MEMORY_CONTEXT_HEADER = env.bool("MEMORY_CONTEXT_HEADER", default=True)
 # Metadata keys that a query may filter by. Adding one needs a reindex for what is already stored. These are what mem0's
-# clients filter by.
-MEMORY_FILTERABLE_METADATA = env.list("MEMORY_FILTERABLE_METADATA", default=["agent_id", "app_id", "run_id"])
+# clients and LangGraph's store filter by.
+MEMORY_FILTERABLE_METADATA = env.list(
+    "MEMORY_FILTERABLE_METADATA", default=["agent_id", "app_id", "run_id", "langgraph_prefixes"]
+)
 
 # --- Rerank ---------------------------------------------------------------------------------------------------------
 # False: the cross-encoder is never loaded, whatever the switch in the admin says.

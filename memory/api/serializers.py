@@ -22,7 +22,8 @@ from memory.documents.fields import (
     StrictSerializer,
 )
 from memory.documents.shape import MAX_DOC_ID_BYTES, MAX_SOURCE_BYTES
-from memory.exceptions import NoEmbedding
+from memory.documents.strict_json import strict_json
+from memory.exceptions import InvalidFilter, InvalidJSON, NoEmbedding
 from memory.listing import Page, Sort, TimePlace
 from memory.search.conditions import parse_filter
 from memory.search.filters import Scope
@@ -58,6 +59,18 @@ class Filter(serializers.Field[Any, Any, Any, Any]):
 
     def to_internal_value(self, data: Any) -> Any:
         return parse_filter(data)
+
+
+@extend_schema_field({"type": "string", "example": '{"source": "chat"}'})
+class FilterText(Filter):
+    """A filter in a query string: as JSON text."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            value = strict_json(data.encode("utf-8", "surrogatepass"))
+        except InvalidJSON:
+            raise InvalidFilter("filter", "This must be JSON.") from None
+        return super().to_internal_value(value)
 
 
 class QueryInput(StrictSerializer):
@@ -97,6 +110,7 @@ class ListInput(StrictSerializer):
     doc_id = ExactText(limit=MAX_DOC_ID_BYTES, required=False)
     occurred_after = ExactTime(required=False, help_text="About this time or later; stored, where none is told.")
     occurred_before = ExactTime(required=False, help_text="About a time before this; stored, where none is told.")
+    filter = FilterText(required=False, help_text="As in a query, as JSON text.")
     sort = serializers.ChoiceField(
         choices=[sort.value for sort in Sort],
         default=Sort.CREATED.value,

@@ -4,6 +4,7 @@
     sql           statements that could show a row, and the situations in which they are sent
     tally         how much was tried; printed at the end of a run
     chaos         on demand: everything is killed at random under load, `python -m tests.attacks.chaos --help`
+    retries       mixed requests through every door while workers are killed; `python -m tests.attacks.retries --help`
 
 docs/security.md names the test behind each promise.
 """

@@ -366,10 +366,10 @@ def run_overload(service: Service, seconds: float, clients: int) -> dict[str, An
 
 
 @contextmanager
-def running_service() -> Iterator[Service]:
+def running_service(kind: type[Service] = Service) -> Iterator[Service]:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.chmod(0o711)
-    service = Service(folder)
+    service = kind(folder)
     try:
         service.set_up()
         yield service

@@ -5,22 +5,19 @@
 
 import os
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
 
+from tests.clients.judges import JUDGES, PYTHON, needs_judges
 from tests.factories import make_service, make_token, make_user
 
-PYTHON = Path(settings.BASE_DIR) / ".venv-judges" / "bin" / "python"
-JUDGES = Path(settings.BASE_DIR) / "clients" / "python" / "judges"
 
-
-@pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-judges: run `make judges` first")
+@needs_judges
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("judge", sorted(path.name for path in JUDGES.glob("test_*.py")))
-def test_a_judge_finds_nothing(judge: str, live_server: Any) -> None:
+def test_a_judge_finds_nothing(judge: str, live_server: Any, settings: Any) -> None:
+    settings.MEMORY_FILTERABLE_METADATA = [*settings.MEMORY_FILTERABLE_METADATA, "colour"]
     service = {
         "SEALED_MEMORY_URL": live_server.url,
         "SEALED_MEMORY_TOKEN": make_token(make_user()),

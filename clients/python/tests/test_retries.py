@@ -128,6 +128,23 @@ def test_a_wait_that_is_too_long_is_not_waited_for() -> None:
     assert len(service.requests) == 2
 
 
+@pytest.mark.parametrize("name", ["a\nX-Memory-User: b", "a\r\nb", "\0", "a\x7f"])
+def test_no_header_can_be_slipped_in(name: str) -> None:
+    service = Service((200, INDEXED))
+    with pytest.raises(ValueError, match="control"):
+        client(service).for_user(name)
+    with pytest.raises(ValueError, match="control"):
+        Client("http://memory.test", token=name)
+    assert service.requests == []
+
+
+def test_what_cannot_be_sent_is_not_tried_again() -> None:
+    service = Service(httpx2.LocalProtocolError("illegal header"))
+    for error in both(service, lambda each: each.index("a", idempotency_key="b\nc")):
+        assert isinstance(error, NoAnswer)
+    assert len(service.requests) == 2
+
+
 def test_waits_grow_up_to_a_limit() -> None:
     retries = Retries(attempts=10, first_wait=1, longest_wait=4)
     waits = [retries.wait(attempt, None) for attempt in range(1, 11)]

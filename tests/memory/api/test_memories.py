@@ -1,5 +1,6 @@
 """Storing, asking, listing, reading and deleting over HTTP, as users do."""
 
+import json
 import uuid
 from typing import Any
 from urllib.parse import quote
@@ -110,6 +111,25 @@ def test_listing_filters() -> None:
     assert [memory["text"] for memory in listed(client, source="mail")] == ["a"]
     assert [memory["text"] for memory in listed(client, source="")] == ["b"]
     assert [memory["text"] for memory in listed(client, doc_id="b")] == ["b"]
+
+
+def test_a_list_takes_a_querys_filter_as_json() -> None:
+    client = person_client()
+    for name in ("chat", "mail", "note"):
+        index(client, f"from {name}", source=name, embedding=vector(0))
+    wanted = json.dumps({"OR": [{"source": "note"}, {"source": {"in": ["chat"]}}]})
+    assert [memory["source"] for memory in listed(client, filter=wanted)] == ["note", "chat"]
+    (first,) = listed(client, filter=wanted, limit=1)
+    page = client.get(MEMORIES, {"filter": wanted, "limit": 1}).json()
+    assert page["memories"] == [first]
+    assert [each["source"] for each in listed(client, filter=wanted, cursor=page["next_cursor"])] == ["chat"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"source": "a", "source": "b"}', '{"size": 1}', "NaN"])
+def test_a_filter_of_a_list_that_is_none_is_refused_by_name(text: str) -> None:
+    refused = person_client().get(MEMORIES, {"filter": text})
+    assert refused.status_code == 400
+    assert refused.json()["errors"][0]["field"].startswith("filter")
 
 
 def test_one_memory_is_read_and_deleted() -> None:

@@ -4,6 +4,7 @@ A verb returns steps: a generator that yields requests (`Call`) and pauses, is s
 result. Both clients carry out the same steps, one in its thread, one in an event loop; so they cannot differ.
 """
 
+import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -136,6 +137,8 @@ def query(text: str, *, top_k: int = 10, **options: Unpack[QueryOptions]) -> Ste
 def page(*, limit: int = 50, cursor: str | None = None, **options: Unpack[ListOptions]) -> Steps[Page]:
     """One page of memories, newest first. Options: see ListOptions."""
     given = _given({"limit": limit, "cursor": cursor, **options})
+    if "filter" in given:  # the query string holds text
+        given["filter"] = json.dumps(given["filter"])
     return ask(Call("GET", f"{API}/memories", Page.of, parameters=given))
 
 

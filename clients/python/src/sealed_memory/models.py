@@ -100,8 +100,12 @@ class QueryOptions(TypedDict, total=False):
 
 
 class ListOptions(TypedDict, total=False):
-    """What narrows a list, and its order: `-created_at` (newest first, by default), `occurred_at` or `-occurred_at`."""
+    """What narrows a list, and its order: `-created_at` (newest first, by default), `occurred_at` or `-occurred_at`.
 
+    filter: as in QueryOptions.
+    """
+
+    filter: Mapping[str, Any] | None
     source: str | None
     doc_id: str | None
     occurred_after: datetime | None

@@ -65,7 +65,7 @@ class Sender:
                 assert isinstance(outcome, httpx2.Response)  # noqa: S101
                 return outcome
             wait = self.retries.wait(attempt, error if isinstance(error, ServerError) else None)
-            if wait is None:
+            if wait is None or isinstance(outcome, httpx2.LocalProtocolError):  # which never left this machine
                 raise error
             yield Pause(wait)
         raise AssertionError("unreachable")
@@ -137,5 +137,7 @@ def _headers(token: str | None, user: str | None) -> dict[bytes, bytes]:
     secret = token or os.environ.get("SEALED_MEMORY_TOKEN")
     if not secret:
         raise ValueError("Give token, or set SEALED_MEMORY_TOKEN.")
+    if any(character < " " or character == "\x7f" for character in f"{secret}{user or ''}"):
+        raise ValueError("A token or a user may hold no control characters.")
     named = {} if user is None else {b"X-Memory-User": user.encode()}
     return {b"Authorization": f"Bearer {secret}".encode(), b"Accept": b"application/json", **named}
