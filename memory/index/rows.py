@@ -197,8 +197,6 @@ def insert_rows(
     user_hash: str,
     rows: Iterable[ChunkRow],
     change: RowSetChange,
-    *,
-    tables: Sequence[Table] = TABLES,
 ) -> list[UUID]:
     """Insert rows inside the open door of their user, and add them to `change`; returns their ids in order. If any of
     them expires, the tenant's row says so."""
@@ -213,7 +211,7 @@ def insert_rows(
             expiring = expiring or row.expires_at is not None
             yield row
 
-    insert(connection, user_hash, noted(), *tables)
+    insert(connection, user_hash, noted(), *TABLES)
     if expiring:
         psycopg.Cursor(connection).execute(*tenant_row.mark_expiring(user_hash))
     return ids

@@ -105,6 +105,8 @@ class Writing:
         for statement in _DROP:
             self.cursor.execute(statement, [self.user_hash, [chunk.id]])
         insert(self.cursor.connection, self.user_hash, self.rows_of([chunk]), VECTORS)
+        if chunk.expires_at is not None:
+            self.mark_expiring()
 
     def changing(self, ids: Sequence[UUID]) -> list[StoredRow]:
         """Lock stored rows that are about to be changed in place. Raises RowAltered for one that is not as written."""

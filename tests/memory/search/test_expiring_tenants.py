@@ -28,6 +28,7 @@ from memory.search.exact_scan import PINS
 from memory.search.search_parameters import SearchParameters, Weights, search_parameters
 from memory.tenancy import tenant_row
 from memory.tenancy.cursors import binary_cursor, register_vectors_async, sending
+from memory.tenancy.row_set import RowSetChange
 from memory.verbs.exporting import Export
 from memory.verbs.patching import patch_chunk, patch_document
 from tests.factories import ALICE, BOB, recall, remember, texts, vector, vector_of
@@ -221,7 +222,8 @@ def test_an_async_connection_tells_too() -> None:
         connecting = connections["default"].connect_async()  # type: ignore[attr-defined]
         async with await connecting as conn, set_rls_context(conn, ALICE) as user_hash:
             await register_vectors_async(conn)
-            await rows.insert_rows_async(conn, user_hash, list(build_rows(user_hash, [plain], vector_of("gone")[None])))
+            made = list(build_rows(user_hash, [plain], vector_of("gone")[None]))
+            await rows.insert_rows_async(conn, user_hash, made, RowSetChange(user_hash))
 
     asyncio.run(write())
     assert expiring()
