@@ -8,6 +8,7 @@ from uuid import UUID
 
 import psycopg
 
+from memory.index.names import DOC_ID, stored_name
 from memory.index.recipe import recorded
 from memory.index.stored_macs import altered_in_index
 from memory.rls import across_user_hashes, tenant_transaction
@@ -50,7 +51,12 @@ def delete_chunks(*, user_id: str, chunk_ids: Sequence[UUID]) -> int:
 
 def delete_document(*, user_id: str, doc_id: str) -> int:
     """Delete all chunks of a document; returns how many there were."""
-    return _delete(user_id, lambda *_: ("doc_id = %(doc_id)s", {"doc_id": doc_id}))
+
+    def named(user_hash: UserHash, tenant: TenantRow) -> Condition:
+        stored = stored_name(user_hash, DOC_ID, doc_id, recorded(tenant.recipe).names)
+        return "doc_id = %(doc_id)s", {"doc_id": stored}
+
+    return _delete(user_id, named)
 
 
 def delete_matching(*, user_id: str, filter: Group) -> int:

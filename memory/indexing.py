@@ -19,6 +19,7 @@ from memory.documents.document import Document, refuse_invalid
 from memory.index import rows
 from memory.index.context import embedded_text
 from memory.index.embedding import embed_passages
+from memory.index.names import DOC_ID, in_either_form, stored_name, stored_names
 from memory.index.recipe import Recipe, configured, for_new_embeddings, recorded
 from memory.index.rows import ChunkRow, PlainChunk, build_rows, refuse_invalid_chunk
 from memory.index.tail import has_outgrown, keep_up
@@ -76,8 +77,8 @@ def index_documents(
     with metrics.stage("index", "write"), tenant_transaction(user_id) as user_hash, binary_cursor() as cursor:
         tenant = tenant_row.lock_or_create(cursor, user_id, user_hash, configured().as_text())
         change = RowSetChange(user_hash)
-        replaced = _delete_old(cursor, user_hash, documents, change)
         recipe = for_new_embeddings(recorded(tenant.recipe))
+        replaced = _delete_old(cursor, user_hash, documents, recipe, change)
         sealed = _seal(user_hash, embedded, replaced, recipe)
         ids = rows.insert_rows(cursor.connection, user_hash, sealed, change)
         cursor.execute(*tenant_row.change_rows(user_hash, tenant, change))
@@ -113,10 +114,11 @@ async def index_memory_chunk(
         async with psycopg.AsyncCursor(conn) as cursor:
             cursor.format = psycopg.pq.Format.BINARY
             tenant = await tenant_row.lock_or_create_async(cursor, user_id, user_hash, configured().as_text())
-            await cursor.execute(rows.NEXT_PLACE, [user_hash, doc_id])
+            recipe = for_new_embeddings(recorded(tenant.recipe))
+            stored = stored_name(user_hash, DOC_ID, doc_id, recipe.names)
+            await cursor.execute(rows.NEXT_PLACE, [user_hash, stored])
             (place,) = await cursor.fetchone() or (0,)
             placed = [replace(chunk, chunk_index=place)]
-            recipe = for_new_embeddings(recorded(tenant.recipe))
             sealed = list(build_rows(user_hash, placed, original[np.newaxis], recipe))
             change = RowSetChange(user_hash)
             (chunk_id,) = await rows.insert_rows_async(conn, user_hash, sealed, change)
@@ -133,9 +135,9 @@ def existing_doc_ids(*, user_id: str, doc_ids: Sequence[str]) -> set[str]:
         cursor.execute(
             "SELECT DISTINCT doc_id FROM memory_chunks WHERE user_hash = %s AND doc_id = ANY (%b::text[])"
             " AND (expires_at IS NULL OR expires_at > now())",
-            [user_hash, list(doc_ids)],
+            [user_hash, list(names := in_either_form(user_hash, DOC_ID, doc_ids))],
         )
-        return {doc_id for (doc_id,) in cursor.fetchall()}
+        return {names[stored] for (stored,) in cursor.fetchall()}
 
 
 def _indexed(documents: Sequence[Document], ids: Iterable[UUID], replaced: Replaced) -> list[IndexedDocument]:
@@ -191,16 +193,18 @@ def _seal(user_hash: str, embedded: _Embedded, replaced: Replaced, recipe: Recip
 
 
 def _delete_old(
-    cursor: psycopg.Cursor[Any], user_hash: str, documents: Sequence[Document], change: RowSetChange
+    cursor: psycopg.Cursor[Any], user_hash: str, documents: Sequence[Document], recipe: Recipe, change: RowSetChange
 ) -> Replaced:
-    cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [document.doc_id for document in documents]])
-    return _replaced(change.removed(cursor.fetchall()))
+    names = stored_names(user_hash, DOC_ID, [document.doc_id for document in documents], recipe.names)
+    cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, list(names)])
+    return _replaced(change.removed(cursor.fetchall()), names)
 
 
-def _replaced(deleted: Iterable[CountedRow]) -> Replaced:
-    """Deleted chunks by document: how many there were, and since when."""
+def _replaced(deleted: Iterable[CountedRow], names: Mapping[str, str]) -> Replaced:
+    """Deleted chunks by document: how many there were, and since when. `names`: the doc_ids by their stored form."""
     found: Replaced = {}
     for row in deleted:
-        count, first = found.get(row.doc_id, (0, row.created_at))
-        found[row.doc_id] = count + 1, min(first, row.created_at)
+        doc_id = names[row.doc_id]
+        count, first = found.get(doc_id, (0, row.created_at))
+        found[doc_id] = count + 1, min(first, row.created_at)
     return found

@@ -16,6 +16,9 @@ from pgvector.django import HnswIndex, SparseVectorField, VectorField
 from memory.access.tokens import AccessToken, ServiceAccount
 from memory.index.bm25 import DIMENSIONS as SPARSE_DIMENSIONS
 from memory.index.context import NO_CONTEXT, context_of, local_time, refuse_invalid_time
+from memory.index.name_field import NameField, names_as_stored
+from memory.index.names import SEALED, with_names
+from memory.index.recipe import Recipe
 from memory.index.rows import PlainChunk, refuse_invalid_chunk
 from memory.index.saved_chunks import REPEATED, Writing, embed_missing, writing
 from memory.index.stored_macs import COVERED, READ, AsRead
@@ -112,6 +115,7 @@ class MemoryChunkQuerySet(TenantQuerySet["MemoryChunk"]):
             with writing(self.db) as write:
                 for chunk in chunks:
                     chunk.require_reachable(self.db)
+                    chunk.take_form(write.recipe)
                 write.give_places(chunks)
                 write.insert(chunks)
         for chunk in chunks:
@@ -125,6 +129,8 @@ class MemoryChunkQuerySet(TenantQuerySet["MemoryChunk"]):
             raise NotSupportedError("Save the chunks one by one: what they are found by tells their time.")
         repeated = {name: value for name, value in values.items() if name in REPEATED}
         with writing(self.db, create=False) as write:
+            if {"doc_id", "source"} & values.keys() and write.recipe.names == SEALED:
+                raise NotSupportedError("Save the chunks one by one: what is sealed of them holds their names.")
             if repeated.get("expires_at") is not None:  # an expression may come to nothing; that costs time alone
                 write.mark_expiring()
             ids = list(self.order_by().values_list("id", flat=True))
@@ -157,7 +163,7 @@ class MemoryChunkManager(TenantManager.from_queryset(MemoryChunkQuerySet)):  # t
 
 
 class MemoryChunk(TenantModel):
-    """A piece of a document: what it says is sealed, where it came from is not.
+    """A piece of a document: what it says is sealed, and where it came from is a label or readable.
 
     A saved chunk is a found chunk: `create()`, `save()`, `bulk_create()` and `delete()` keep its vector, its keywords,
     its labels and the tenant's count in step, in the same transaction. Without a `chunk_index` it takes the next one of
@@ -176,8 +182,8 @@ class MemoryChunk(TenantModel):
 
     pk = models.CompositePrimaryKey("user_hash", "id")
     id = models.UUIDField(db_default=UUID_V7, editable=False)
-    doc_id = models.TextField()
-    source = models.TextField(default="", blank=True)
+    doc_id = NameField()
+    source = NameField(default="", blank=True)
     chunk_index = models.IntegerField()
     text_cipher = SealedTextField(plain="text")
     meta_cipher = SealedJSONField(plain="metadata")
@@ -221,6 +227,7 @@ class MemoryChunk(TenantModel):
         with writing(using or self._state.db) as write:
             known = self._id()
             is_new = not (known and write.changing([known]))
+            self.take_form(write.recipe)
             if is_new:
                 write.give_places([self])
             super().save(*args, using=using, **kwargs)
@@ -295,6 +302,14 @@ class MemoryChunk(TenantModel):
             updated_at=self.updated_at,
         )
 
+    def take_form(self, recipe: Recipe) -> None:
+        """Have its names stored in the form that its tenant's recipe tells."""
+        bare = (self.context or NO_CONTEXT)._replace(doc_id="", source="")
+        named = with_names(bare, self.doc_id, self.source, recipe.names)
+        if named != (self.context or NO_CONTEXT):
+            self.doc_id, self.source = self.doc_id, self.source  # as they read, before what they are read from changes
+            self._set_context(named)
+
     def prepare(self) -> None:
         """Refuse what cannot be stored: InvalidDocument names the field, NotSealed a column that holds no seal."""
         if not self._state.adding and not assigned_plain(self) and not self._time_changed:
@@ -305,7 +320,8 @@ class MemoryChunk(TenantModel):
             self.metadata = {}
         if self._time_changed:
             refuse_invalid_time(self.occurred_at, "occurred_at")
-            self._set_context(context_of(self))
+            context = self.context or NO_CONTEXT
+            self._set_context(context_of(self)._replace(doc_id=context.doc_id, source=context.source))
         refuse_invalid_chunk(self.plain())
 
     def require_unaltered(self, column: str) -> None:
@@ -331,7 +347,8 @@ class MemoryChunk(TenantModel):
     ) -> None:
         """Read all or some columns again, and compare the row with its MAC again."""
         fields = None if fields is None else list(fields)
-        super().refresh_from_db(using, fields, from_queryset)
+        with names_as_stored():
+            super().refresh_from_db(using, fields, from_queryset)
         before = self._as_read.values if self._as_read and fields is not None else {}
         again = {name: self.__dict__[name] for name in fields or READ if name in READ and name in self.__dict__}
         self._as_read = AsRead(**before | again)
@@ -344,8 +361,9 @@ class MemoryChunk(TenantModel):
         assigned_plain(self).clear()
 
     def _with_siblings(self, update_fields: Iterable[str] | None) -> Iterable[str] | None:
-        """A time is told by the header that is embedded, and its zone is sealed: the seals go with it."""
-        if update_fields is not None and "occurred_at" in (named := set(update_fields)):
+        """A time is told by the header that is embedded, and its zone is sealed, as names may be: the seals go with
+        them."""
+        if update_fields is not None and {"occurred_at", "doc_id", "source"} & (named := set(update_fields)):
             update_fields = named | {"emb_cipher"}
         return super()._with_siblings(update_fields)
 
@@ -354,7 +372,7 @@ class MemoryChunk(TenantModel):
 
     def _index(self, write: Writing, update_fields: Iterable[str] | None) -> None:
         """Have the index say what the stored row says. A partial save stores the seals all together or not at all."""
-        indexed = {"occurred_at", *(field.name for field in sealed_fields(type(self)))}
+        indexed = {"occurred_at", "doc_id", "source", *(field.name for field in sealed_fields(type(self)))}
         if update_fields is None or indexed.intersection(update_fields):
             write.index_again(self)
         else:
@@ -374,8 +392,8 @@ class MemoryVector(TenantModel):
     id = models.UUIDField(editable=False)
     embedding = VectorField(dimensions=settings.MEMORY_EMBEDDING_DIM)
     lexical = SparseVectorField(dimensions=SPARSE_DIMENSIONS, null=True)
-    doc_id = models.TextField(default="")
-    source = models.TextField(default="", blank=True)
+    doc_id = NameField(default="")
+    source = NameField(default="", blank=True)
     chunk_index = models.IntegerField(default=0)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     labels = ArrayField(models.BigIntegerField(), default=list)

@@ -92,8 +92,8 @@ def run(say: Say) -> None:
         _ask(say, address, accounts["bob"], STOLEN_QUESTION, doc_id="note-allergy")
         _show_dump(say, accounts["alice"])
         with _moved_row(accounts["alice"], accounts["bob"]):
-            say("\nAlice's sealed row, copied into Bob's rows by somebody with SQL access. Bob asks again:")
-            _ask(say, address, accounts["bob"], STOLEN_QUESTION, doc_id="note-allergy")
+            say("\nAlice's sealed row, copied into Bob's rows by somebody with SQL access. Bob asks all that he has:")
+            _ask(say, address, accounts["bob"], STOLEN_QUESTION)
     _say_goodbye(say, accounts["alice"])
 
 
@@ -183,7 +183,7 @@ def _show_dump(say: Say, account: Account) -> None:
 
 
 def _dumped(value: Any) -> str:
-    shown = f"\\x{value.hex()}" if isinstance(value, bytes) else str(value)
+    shown = f"\\x{value.hex()}" if isinstance(value, bytes) else str(value).replace("\x01", "\\x01")
     return shown if len(shown) <= 72 else f"{shown[:69]}..."
 
 

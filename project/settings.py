@@ -301,6 +301,8 @@ MEMORY_EMBED_TIMEOUT_MS = env.int("MEMORY_EMBED_TIMEOUT_MS", default=1_000)
 # Chunks of several callers that may wait for the model in one process; a call beyond is a 503 with Retry-After.
 MEMORY_EMBED_QUEUE = env.int("MEMORY_EMBED_QUEUE", default=4_000)
 MEMORY_CHUNK_TOKENS = env.int("MEMORY_CHUNK_TOKENS", default=254)  # the bundled model's, less two special tokens
+# Texts, metadata and what else is sealed beside vectors is filled up to a multiple of so many bytes; 0: sizes show.
+MEMORY_SEAL_PADDING = env.int("MEMORY_SEAL_PADDING", default=0)
 MODELS_MAY_DOWNLOAD = env.bool("MODELS_MAY_DOWNLOAD", default=False)
 
 # --- Lexical index --------------------------------------------------------------------------------------------------
@@ -323,6 +325,8 @@ MEMORY_EXACT_SCAN_MAX = env.int("MEMORY_EXACT_SCAN_MAX", default=20_000)
 MEMORY_ACCEPT_ROWS_WITHOUT_MAC = env.bool("MEMORY_ACCEPT_ROWS_WITHOUT_MAC", default=False)
 # Embed and index a header made of date, title and author in front of each text. Changing it needs a reindex.
 MEMORY_CONTEXT_HEADER = env.bool("MEMORY_CONTEXT_HEADER", default=True)
+# Store doc_id and source as keyed labels, the names themselves sealed. Changing it needs a reindex for what is there.
+MEMORY_SEALED_NAMES = env.bool("MEMORY_SEALED_NAMES", default=True)
 # Metadata keys that a query may filter by. Adding one needs a reindex for what is already stored. These are what mem0's
 # clients and LangGraph's store filter by.
 MEMORY_FILTERABLE_METADATA = env.list(

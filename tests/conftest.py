@@ -42,7 +42,8 @@ def cluster_dir(run_dir: Path) -> Iterator[str]:
     """The data directory of the run's cluster, which runs."""
     embedded_postgres.ensure_running(CLUSTER_DIR, throwaway=True)
     yield CLUSTER_DIR
-    embedded_postgres.destroy(CLUSTER_DIR)
+    if Path(CLUSTER_DIR).is_relative_to(run_dir):
+        embedded_postgres.destroy(CLUSTER_DIR)
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +67,12 @@ def make_reachable(run_dir: Path) -> Callable[[], Path]:
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cross-encoder of TinyBERT's shape with random weights."""
     return write_random_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def readable_names(settings: Settings) -> None:
+    """Names of documents and sources as the client gave them, for tests that find rows by SQL."""
+    settings.MEMORY_SEALED_NAMES = False
 
 
 @pytest.fixture

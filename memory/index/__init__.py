@@ -13,6 +13,8 @@
     bm25             terms into BM25 weights under keyed hashes
     keywords         those weights as a stored sparse vector
     labels           keyed hashes of filterable metadata
+    names            the names of documents and sources as they are stored: readable, or keyed labels
+    name_field       those names as fields of the models
     uuid7            ids of new rows
     tables           INSERT and UPDATE of many rows, for plain Postgres and Citus
     rows             the shape of a stored row, from plain chunk to SQL parameters
@@ -27,6 +29,7 @@
     tail             indexes a large tenant's newest rows in the vector graph and the postings
     dry_run          runs every statement of the write path once and takes it back
     reindexing       tenants that the settings do not describe, brought over one by one
+    name_reindex     all names of one tenant brought to the other form
     tenant_reindex   one tenant brought to another recipe, while it is read and written
 
 Imports `sealing`, `tenancy` and `memory.rls`; no other room.

@@ -100,7 +100,7 @@ class _Dimensions(dict[str, int]):
         _Dimensions.known += 1
 
     def __missing__(self, term: str) -> int:
-        dimension = self[term] = _dimension(self._subkey, term)
+        dimension = self[term] = dimension_of(term, self._subkey)
         _Dimensions.known += 1
         return dimension
 
@@ -115,6 +115,7 @@ def _dimensions(subkey: bytes) -> _Dimensions:
     return found
 
 
-def _dimension(subkey: bytes, term: str) -> int:
+def dimension_of(term: str, subkey: bytes) -> int:
+    """The dimension of one term, as `memory.index.text_analysis` gives it, counted from 0."""
     digest = hmac.digest(subkey, term.encode("utf-8", "surrogatepass"), "sha256")
     return int.from_bytes(digest[:8], "big") % DIMENSIONS

@@ -13,6 +13,7 @@ from django.db import DatabaseError, transaction
 
 from memory.index import rows
 from memory.index.changed_rows import DELETE_CHUNKS, METADATA_COLUMNS
+from memory.index.name_reindex import NAMES
 from memory.index.recipe import configured
 from memory.index.rows import CHUNKS, SEALED_COLUMNS, VECTORS, PlainChunk, build_rows
 from memory.index.stored_rows import LOCK_DOCUMENT, LOCK_SOME, READ_BEHIND, READ_SOME, read
@@ -46,7 +47,7 @@ def refused_statement() -> str | None:
 def _steps(cursor: psycopg.Cursor[Any], user_hash: UserHash) -> Iterator[tuple[str, Callable[[], object]]]:
     chunks = [PlainChunk("dry-run", "", place, "a few words", {}, title="A title") for place in range(FEW)]
     sealed = list(build_rows(user_hash, chunks, np.ones((FEW, settings.MEMORY_EMBEDDING_DIM), dtype=np.float32)))
-    ids = [row.id for row in sealed]
+    ids, doc_id = [row.id for row in sealed], sealed[0].doc_id
     vector_columns = [column for column in VECTORS.columns if column != "id"]
     postings = [Posting(1, chunk_id, 1.0) for chunk_id in ids]
 
@@ -55,7 +56,7 @@ def _steps(cursor: psycopg.Cursor[Any], user_hash: UserHash) -> Iterator[tuple[s
 
     recipe, change = configured().as_text(), RowSetChange(user_hash)
     yield "making and locking a tenant", lambda: tenant_row.lock_or_create(cursor, USER_ID, user_hash, recipe)
-    yield "the next place in a document", execute(rows.NEXT_PLACE, [user_hash, "dry-run"])
+    yield "the next place in a document", execute(rows.NEXT_PLACE, [user_hash, doc_id])
     yield "inserting chunks and vectors", lambda: rows.insert_rows(cursor.connection, user_hash, sealed, change)
     yield "counting chunks", lambda: cursor.execute(*tenant_row.change_rows(user_hash, None, change))
     yield "inserting postings", lambda: insert(cursor.connection, user_hash, postings, TERMS)
@@ -63,6 +64,7 @@ def _steps(cursor: psycopg.Cursor[Any], user_hash: UserHash) -> Iterator[tuple[s
     yield "moving rows into the indexes", lambda: index_rows_of_tail(cursor, user_hash, FEW)
     yield "updating vectors", execute(*VECTORS.updating(user_hash, sealed, vector_columns, also="outgrown = false"))
     yield "updating seals", execute(*CHUNKS.updating(user_hash, sealed, SEALED_COLUMNS))
+    yield "updating names", execute(*CHUNKS.updating(user_hash, sealed, (*NAMES, *SEALED_COLUMNS)))
     yield "finding rows to reindex", execute(TODO, [user_hash, ids[0], ids[-1], 0, False, [], FEW])
     yield "finding the newest row", execute(NEWEST, [user_hash])
     yield "locking rows with their versions", execute(LOCKED_VERSIONS, [user_hash, ids])
@@ -70,7 +72,7 @@ def _steps(cursor: psycopg.Cursor[Any], user_hash: UserHash) -> Iterator[tuple[s
     yield "reading rows in order", lambda: read(cursor, READ_BEHIND, user_hash=user_hash, low=ids[0], limit=FEW)
     yield "reading rows by their ids", lambda: read(cursor, READ_SOME, user_hash=user_hash, ids=ids)
     yield "locking rows", lambda: read(cursor, LOCK_SOME, user_hash=user_hash, ids=ids)
-    yield "locking a document", lambda: read(cursor, LOCK_DOCUMENT, user_hash=user_hash, doc_id="dry-run", limit=FEW)
+    yield "locking a document", lambda: read(cursor, LOCK_DOCUMENT, user_hash=user_hash, doc_id=doc_id, limit=FEW)
     yield "updating metadata", execute(*CHUNKS.updating(user_hash, sealed, METADATA_COLUMNS))
     yield "deleting chunks", execute(DELETE_CHUNKS, [user_hash, ids[:1]])
-    yield "deleting documents", execute(rows.DELETE_DOCUMENTS, [user_hash, ["dry-run"]])
+    yield "deleting documents", execute(rows.DELETE_DOCUMENTS, [user_hash, [doc_id]])

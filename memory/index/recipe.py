@@ -14,6 +14,7 @@ from typing import Any
 from django.conf import settings
 
 from memory.index.context import HEADER, NO_HEADER
+from memory.index.names import READABLE, SEALED
 
 ANALYSIS = (
     1  # raised when memory.index.text_analysis or memory.index.bm25 would make other terms or weights of the same text
@@ -27,7 +28,8 @@ MIXED_HEADERS = -1
 class Recipe:
     """`language`: of the keyword index, None without one. `labels`: filterable metadata keys, sorted. `header`: the
     form of what is embedded and indexed in front of a text (`memory.index.context`). `label_form`: that of the labels
-    (`memory.index.labels`): from the second on they tell that a key is there.
+    (`memory.index.labels`): from the second on they tell that a key is there. `names`: that of documents' names and
+    sources (`memory.index.names`), which all rows of a tenant have at any moment.
 
     `kinds`: while a reindex is under way the recipes by which the tenant's rows may have been made, the oldest first;
     the other fields are then what all of them agree on, with `model` empty where vectors are not comparable and
@@ -41,6 +43,7 @@ class Recipe:
     labels: tuple[str, ...]
     header: int = FIRST_HEADER
     label_form: int = FIRST_LABELS
+    names: int = READABLE
     kinds: tuple["Recipe", ...] = ()
 
     def as_text(self) -> str:
@@ -49,8 +52,15 @@ class Recipe:
 
     @property
     def id(self) -> int:
-        """By which a row tells how it was made searchable: 8 bytes of the text's SHA-256, signed. Never 0."""
+        """By which a row tells how it was made searchable: 8 bytes of the text's SHA-256, signed. Never 0.
+
+        Not told is the form of the names: it changes of all rows at once.
+        """
         return _id_of(self)
+
+    def with_names(self, names: int) -> "Recipe":
+        """The same, and of all kinds, with names in another form."""
+        return replace(self, names=names, kinds=tuple(replace(kind, names=names) for kind in self.kinds))
 
     @property
     def tells_presence(self) -> bool:
@@ -83,12 +93,14 @@ def configured() -> Recipe:
         labels=tuple(sorted(settings.MEMORY_FILTERABLE_METADATA)),
         header=HEADER if settings.MEMORY_CONTEXT_HEADER else NO_HEADER,
         label_form=PRESENCE_LABELS if settings.MEMORY_FILTERABLE_METADATA else FIRST_LABELS,
+        names=SEALED if settings.MEMORY_SEALED_NAMES else READABLE,
     )
 
 
 def recorded(text: str) -> Recipe:
-    """The recipe in a tenant's row; an empty one, from before recipes were recorded, is the configured."""
-    return _parse(text) if text else configured()
+    """The recipe in a tenant's row; an empty one, from before recipes were recorded, is the configured, but that names
+    were readable then."""
+    return _parse(text) if text else configured().with_names(READABLE)
 
 
 def for_new_embeddings(recipe: Recipe) -> Recipe:
@@ -122,6 +134,7 @@ def mixture(*kinds: Recipe) -> Recipe:
         labels=tuple(sorted(set.intersection(*(set(kind.labels) for kind in kinds)))),
         # With and without a header vectors and keywords compare: only a reindex has to know which rows are which.
         label_form=min(kind.label_form for kind in kinds),
+        names=last.names,
         header=last.header if len({kind.header for kind in kinds}) == 1 else MIXED_HEADERS,
         kinds=kinds,
     )
@@ -141,12 +154,14 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
         del members["header"]
     if recipe.label_form == FIRST_LABELS:
         del members["label_form"]
+    if recipe.names == READABLE:
+        del members["names"]
     return members
 
 
 @lru_cache(maxsize=64)
 def _id_of(recipe: Recipe) -> int:
-    digest = hashlib.sha256(_text_of(recipe).encode()).digest()
+    digest = hashlib.sha256(_text_of(recipe.with_names(READABLE)).encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True) or 1
 
 

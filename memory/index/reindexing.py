@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from database.roles import census, connect_as
 from keys.leases import hold
+from memory.index.name_reindex import change_names
 from memory.index.recipe import Recipe, configured, recorded
 from memory.index.tail import GRAPH_INDEX, has_outgrown, index_tail
 from memory.index.tenant_reindex import TenantReindex
@@ -71,12 +72,14 @@ def reindex_tenant(
     rebuilds a tenant that is up to date. `progress` is told of every batch. Raises EmbeddingModelUnavailable,
     LeaseTaken while another run works on the tenant, Overtaken, NotOurs.
     """
-    done = Reindexed()
     with hold(f"reindex:{user_hash[:16]}", seconds=LEASE_SECONDS) as lease:
+        renamed = change_names(user_hash, configured().names, progress=progress)
+        done = Reindexed(renamed.rows, renamed.unreadable)
         for wanted in _stages(user_hash, configured()):
             run = TenantReindex(user_hash, wanted, lease, force=force, embed=not keep_embeddings, progress=progress)
             run.run()
-            done = Reindexed(done.rows + run.done, len(run.unreadable), done.moved + run.moved)
+            unreadable = max(done.unreadable, len(run.unreadable))
+            done = Reindexed(done.rows + run.done, unreadable, done.moved + run.moved)
     return replace(done, moved=done.moved + index_tail(user_hash=user_hash, limit=2**62))
 
 

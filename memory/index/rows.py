@@ -26,6 +26,7 @@ from memory.index.context import (
 )
 from memory.index.keywords import lexical_column
 from memory.index.labels import labels as labels_of
+from memory.index.names import DOC_ID, SOURCE, stored_name, with_names
 from memory.index.recipe import Recipe, configured
 from memory.index.tables import Table, insert
 from memory.index.uuid7 import uuid7s
@@ -48,6 +49,7 @@ NO_NUMBERS = "{}"
 
 _text, _json, _context, _vector = TextCodec(), JSONCodec(), ContextCodec(), VectorCodec()
 
+# Here and elsewhere a `doc_id` in SQL is a name in the form in which the tenant's are stored (memory.index.names).
 DELETE_DOCUMENTS = (
     "DELETE FROM memory_chunks WHERE user_hash = %s AND doc_id = ANY (%b::text[])"  # noqa: S608
     f" RETURNING {COUNTED_COLUMNS}"
@@ -157,15 +159,15 @@ def build_rows(
     """
     recipe = recipe or configured()
     aad, key_id, now = aad_for(user_hash), get_keyring().sealing.key_id, datetime.now(UTC)
-    recipe_id, keys = recipe.id, row_keys(user_hash)
-    contexts = list(map(context_of, chunks))
+    recipe_id, names, keys = recipe.id, recipe.names, row_keys(user_hash)
+    contexts = [with_names(context_of(chunk), chunk.doc_id, chunk.source, names) for chunk in chunks]
     metrics.SEALS.inc(SEALS_PER_ROW * len(chunks) + len(chunks) - contexts.count(NO_CONTEXT))
     new_ids, turned = uuid7s(len(chunks)), searchable_form(originals, user_hash, recipe)
     for chunk, context, new_id, original, vector in zip(chunks, contexts, new_ids, originals, turned, strict=True):
         row = ChunkRow(
             id=chunk.id or new_id,
-            doc_id=chunk.doc_id,
-            source=chunk.source,
+            doc_id=stored_name(user_hash, DOC_ID, chunk.doc_id, names),
+            source=stored_name(user_hash, SOURCE, chunk.source, names),
             chunk_index=chunk.chunk_index,
             text_cipher=SealedBytes(seal(_text.encode(chunk.text), aad)),
             meta_cipher=SealedBytes(seal(_json.encode(chunk.metadata), aad)),

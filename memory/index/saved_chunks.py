@@ -21,7 +21,8 @@ from memory.index.context import embedded_text
 from memory.index.embedding import embed_passages
 from memory.index.keywords import lexical_column
 from memory.index.labels import labels
-from memory.index.recipe import configured, recorded
+from memory.index.names import DOC_ID, stored_name
+from memory.index.recipe import Recipe, configured, recorded
 from memory.index.rows import CHUNKS, VECTORS, ChunkRow, array_text
 from memory.index.stored_macs import authenticate, locked_unaltered
 from memory.index.stored_rows import StoredRow
@@ -50,6 +51,10 @@ _DROP = (
 )
 
 
+def _fields(chunk: Any) -> Iterator[Any]:
+    return (chunk._meta.get_field(column) for column in CHUNKS.columns)
+
+
 @dataclass
 class Writing:
     """A transaction in which chunks of one user are written, under the lock that every writer takes."""
@@ -59,15 +64,21 @@ class Writing:
     tenant: TenantRow | None
     rows: RowSetChange
 
+    @property
+    def recipe(self) -> Recipe:
+        """By which recipe the tenant's rows are made."""
+        return recorded(self.tenant.recipe if self.tenant else "")
+
     def give_places(self, chunks: Sequence[Any]) -> None:
         """Give chunks without a `chunk_index` the next ones of their documents, and every new one its id and times."""
         following: dict[str, int] = {}
         now = datetime.now(UTC)
         for chunk in chunks:
             if chunk.chunk_index is None:
-                place = following.get(chunk.doc_id)
-                chunk.chunk_index = self._next_place(chunk.doc_id) if place is None else place
-                following[chunk.doc_id] = chunk.chunk_index + 1
+                doc_id = stored_name(self.user_hash, DOC_ID, chunk.doc_id, self.recipe.names)
+                place = following.get(doc_id)
+                chunk.chunk_index = self._next_place(doc_id) if place is None else place
+                following[doc_id] = chunk.chunk_index + 1
             for name, value in (("id", uuid7), ("created_at", lambda: now), ("updated_at", lambda: now)):
                 if not isinstance(getattr(chunk, name), UUID | datetime):  # None, or the database's default
                     setattr(chunk, name, value())
@@ -79,13 +90,13 @@ class Writing:
 
     def rows_of(self, chunks: Sequence[Any]) -> Iterator[ChunkRow]:
         """Chunks as rows of both tables, searchable by the tenant's own index settings."""
-        recipe = recorded(self.tenant.recipe if self.tenant else "")
+        recipe = self.recipe
         originals = as_embeddings([chunk.embedding for chunk in chunks], ["embedding"] * len(chunks))
         turned, keys = searchable(originals, self.user_hash, recipe), row_keys(self.user_hash)
         for chunk, vector in zip(chunks, turned, strict=True):
             plain = chunk.plain()
             row = ChunkRow(
-                **{column: getattr(chunk, column) for column in CHUNKS.columns},
+                **{field.attname: field.value_from_object(chunk) for field in _fields(chunk)},
                 embedding=vector,
                 lexical=lexical_column(plain, self.user_hash, recipe),
                 labels=array_text(labels(self.user_hash, plain.metadata, recipe)),

@@ -10,12 +10,12 @@ from django.core.checks import CheckMessage, Warning
 from django.core.exceptions import ImproperlyConfigured
 
 from database.roles import census
-from memory.index.recipe import configured
+from memory.index.recipe import configured, recorded
 
 logger = logging.getLogger(__name__)
 
 W_STALE = "memory.W012"
-HINT = "Run `manage.py reindex`, or set MEMORY_VECTOR_ROTATION, MEMORY_LEXICAL_…, MEMORY_EMBEDDING_MODEL back."
+HINT = "Run `manage.py reindex`, or set MEMORY_VECTOR_ROTATION, MEMORY_LEXICAL_…, MEMORY_SEALED_NAMES, … back."
 
 
 def stale_tenant_count() -> int:
@@ -24,7 +24,7 @@ def stale_tenant_count() -> int:
         with census() as cursor:
             cursor.execute(
                 "SELECT count(*) FROM tenants WHERE recipe <> ALL (%s) AND chunk_count > 0",
-                [["", configured().as_text()]],
+                [[configured().as_text(), *([""] if recorded("") == configured() else [])]],
             )
             (count,) = cursor.fetchone() or (0,)
             return int(count)

@@ -14,6 +14,7 @@ import psycopg
 from keys.runs import FailedRow
 from memory.exceptions import IntegrityFailure
 from memory.index.context import NO_CONTEXT, local_time
+from memory.index.names import names_of
 from memory.index.rows import CHUNKS, PlainChunk
 from memory.index.vectors import original_from
 from memory.sealing.codecs import ContextCodec, JSONCodec, TextCodec
@@ -43,7 +44,7 @@ LOCK_DOCUMENT = (
 
 
 class StoredRow(NamedTuple):
-    """A row of memory_chunks as it lies there, in the order of `CHUNKS`, and its version."""
+    """A row of memory_chunks as it lies, names in the tenant's form, in the order of `CHUNKS`, and its version."""
 
     id: UUID
     doc_id: str
@@ -88,9 +89,10 @@ def open_row(row: StoredRow, user_hash: str) -> OpenedRow:
     ).values
     refuse_altered(user_hash, row, row.chunk_mac, row.emb_cipher, row.enc_key_id)
     context = context or NO_CONTEXT
+    doc_id, source = names_of(row.doc_id, row.source, context)
     chunk = PlainChunk(
-        doc_id=row.doc_id,
-        source=row.source,
+        doc_id=doc_id,
+        source=source,
         chunk_index=row.chunk_index,
         text=text,
         metadata=metadata,

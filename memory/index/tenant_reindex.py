@@ -111,6 +111,8 @@ class TenantReindex:
             if row is None:
                 return False
             before = recorded(row.recipe)
+            # Their form is changed of all rows at once (`memory.index.name_reindex`), and nowhere here.
+            self._wanted = self._wanted.with_names(before.names)
             if before == self._wanted and not self._force:
                 return False
             if not self._embed:  # its embeddings are the clients' own, whatever model the settings name

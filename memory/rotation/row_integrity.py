@@ -18,6 +18,7 @@ from memory.exceptions import IntegrityFailure, MACMissing, RowAltered, UnknownK
 from memory.index.context import NO_CONTEXT, local_time
 from memory.index.keywords import lexical_column
 from memory.index.labels import labels
+from memory.index.names import DOC_ID, SOURCE, names_of, stored_name
 from memory.index.recipe import Recipe, recorded
 from memory.index.rows import PlainChunk
 from memory.index.stored_macs import IndexedRow
@@ -162,6 +163,8 @@ def _inspect(seen: Inspection, user_hash: UserHash, rows: Sequence[Row]) -> Iter
 
 
 def _inspect_index(user_hash: UserHash, opened: Sequence[tuple[Row, PlainChunk, np.ndarray]]) -> Iterator[Finding]:
+    for row, chunk, _ in opened:
+        yield from _inspect_names(user_hash, row, chunk)
     for recipe in {made_by for row, *_ in opened if (made_by := row.made_by)}:
         indexed = [each for each in opened if each[0].embedding is not None and each[0].made_by == recipe]
         if indexed:
@@ -175,7 +178,24 @@ def _inspect_index(user_hash: UserHash, opened: Sequence[tuple[Row, PlainChunk, 
 def _plain(row: Row, text: str, metadata: dict[str, Any], context: Context) -> PlainChunk:
     """As much of a chunk as its index entries are made of."""
     occurred_at = local_time(row.occurred_at, context)
-    return PlainChunk("", "", 0, text, metadata, context.title, context.author, occurred_at)
+    doc_id, source = names_of(row.doc_id, row.source, context)
+    return PlainChunk(
+        doc_id=doc_id,
+        source=source,
+        chunk_index=0,
+        text=text,
+        metadata=metadata,
+        title=context.title,
+        author=context.author,
+        occurred_at=occurred_at,
+    )
+
+
+def _inspect_names(user_hash: UserHash, row: Row, chunk: PlainChunk) -> Iterator[Finding]:
+    form = recorded(row.recipe or "").names
+    wanted = [stored_name(user_hash, column, getattr(chunk, column), form) for column in (DOC_ID, SOURCE)]
+    if wanted != [row.doc_id, row.source]:
+        yield _finding(COLUMNS, user_hash, row, "its doc_id and source are not those that are sealed with it")
 
 
 def _inspect_vector_macs(user_hash: UserHash, rows: Sequence[Row]) -> Iterator[Finding]:

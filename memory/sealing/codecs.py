@@ -2,6 +2,10 @@
 
 The AAD binds a seal to its user, not to its column. So after somebody has swapped two of a user's seals in the
 database, both open, in the wrong columns. A codec then raises InvalidTag for bytes of another kind.
+
+A seal is 28 bytes longer than what it holds, so its size tells how long a text is. With MEMORY_SEAL_PADDING texts and
+objects are filled up to a multiple of that many bytes before they are sealed, with bytes 0xFF, which UTF-8 (RFC 3629)
+has nowhere. So what is filling is never in doubt, and seals from before there was any open as they did.
 """
 
 import json
@@ -13,6 +17,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
+from django.conf import settings
+
+FILLING = b"\xff"
 
 # Unicode's category Cc.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -21,6 +28,17 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 def has_control_characters(text: str) -> bool:
     """Whether it holds a control character of C0 or C1, or DEL: a NUL, a tab, an end of line."""
     return _CONTROL.search(text) is not None
+
+
+def filled(data: bytes) -> bytes:
+    """UTF-8, filled up to a multiple of MEMORY_SEAL_PADDING bytes; as it is where that is 0."""
+    size = settings.MEMORY_SEAL_PADDING
+    return data.ljust(-(-len(data) // size) * size, FILLING) if size else data
+
+
+def unfilled(data: bytes) -> bytes:
+    """What `filled` was given, whatever the setting was then."""
+    return data.rstrip(FILLING)
 
 
 class SealedBytes(bytes):
@@ -48,11 +66,11 @@ class TextCodec:
     def encode(self, value: Any) -> bytes:
         if not isinstance(value, str):
             raise TypeError(f"A sealed text takes str, not {type(value).__name__}.")
-        return value.encode("utf-8")
+        return filled(value.encode("utf-8"))
 
     def decode(self, data: bytes) -> str:
         try:
-            return data.decode("utf-8")
+            return unfilled(data).decode("utf-8")
         except UnicodeDecodeError:
             raise InvalidTag from None
 
@@ -63,13 +81,17 @@ class JSONCodec:
     _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     def encode(self, value: Any) -> bytes:
+        return filled(self.plain(value))
+
+    def plain(self, value: Any) -> bytes:
+        """The object without any filling."""
         if not isinstance(value, dict):
             raise TypeError(f"A sealed object takes dict, not {type(value).__name__}.")
         return self._encoder.encode(value).encode("utf-8")
 
     def decode(self, data: bytes) -> Any:
         try:
-            value = json.loads(data.decode("utf-8"))  # given bytes, it would guess at encodings first
+            value = json.loads(unfilled(data).decode("utf-8"))  # given bytes, it would guess at encodings first
         except (ValueError, RecursionError):
             raise InvalidTag from None
         if not isinstance(value, dict):
@@ -81,11 +103,16 @@ _json = JSONCodec()
 
 
 class Context(NamedTuple):
-    """A chunk's title and author, and the zone of the time it is about, in seconds east of UTC."""
+    """A chunk's title and author, and the zone of the time it is about, in seconds east of UTC.
+
+    `doc_id` and `source` are those of a chunk whose columns hold labels of them, and else empty.
+    """
 
     title: str = ""
     author: str = ""
     utc_offset: int = 0
+    doc_id: str = ""
+    source: str = ""
 
 
 class ContextCodec:
@@ -94,7 +121,7 @@ class ContextCodec:
     def encode(self, value: Any) -> bytes:
         if not isinstance(value, Context):
             raise TypeError(f"A sealed context takes Context, not {type(value).__name__}.")
-        return _encoded(value)
+        return filled(_encoded(value))
 
     def decode(self, data: bytes) -> Context:
         try:
@@ -102,14 +129,14 @@ class ContextCodec:
             timezone(timedelta(seconds=context.utc_offset))  # raises unless it is a zone's offset
         except (TypeError, ValueError, OverflowError):
             raise InvalidTag from None
-        if not (isinstance(context.title, str) and isinstance(context.author, str)):
+        if not all(isinstance(each, str) for each in (context.title, context.author, context.doc_id, context.source)):
             raise InvalidTag
         return context
 
 
 @lru_cache(maxsize=1_024)  # many chunks have the same
 def _encoded(context: Context) -> bytes:
-    return _json.encode({name: member for name, member in context._asdict().items() if member})
+    return _json.plain({name: member for name, member in context._asdict().items() if member})
 
 
 class VectorCodec:

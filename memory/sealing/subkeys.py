@@ -13,6 +13,7 @@ from memory.security import UserHash
 ROTATION_LABEL: Final = b"sealed-memory vector rotation 1:"
 LEXICAL_LABEL: Final = b"sealed-memory lexical terms 1:"
 FILTER_LABEL: Final = b"sealed-memory metadata filters 1:"
+NAME_LABEL: Final = b"sealed-memory names 1:"
 
 IDEMPOTENCY_LABEL: Final = b"sealed-memory idempotency keys 1:"
 # Of the MACs of memory_chunks and memory_vectors, of what a row counts for in the set of rows, and of the set's digest.
@@ -35,6 +36,11 @@ def lexical_subkey(user_hash: str) -> bytes:
 def filter_subkey(user_hash: str) -> bytes:
     """The 32 bytes that `memory.index.labels` hashes this tenant's filterable metadata with."""
     return _subkey(FILTER_LABEL, user_hash)
+
+
+def name_subkey(user_hash: str) -> bytes:
+    """The 32 bytes that `memory.index.names` hashes this tenant's names of documents and sources with."""
+    return _subkey(NAME_LABEL, user_hash)
 
 
 def idempotency_subkey(user_hash: str) -> bytes:

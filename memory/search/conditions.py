@@ -22,6 +22,7 @@ from django.conf import settings
 from memory.exceptions import InvalidFilter, safe_name
 from memory.index.context import is_storable_time
 from memory.index.labels import Scalar, label, presence_label
+from memory.index.names import stored_name
 from memory.index.recipe import Recipe
 
 FIELD: Final = "filter"
@@ -196,8 +197,12 @@ class FilterSQL:
         if operator in _COMPARISONS:
             return f"{column} {_COMPARISONS[operator]} %({self._bind(value)})b"
         if operator == "in":
-            return _among(column, f"%({self._bind(list(value))})b::text[]", len(value))
-        return f"{column} {'<>' if operator == 'ne' else '='} %({self._bind(value)})s"
+            stored = [self._stored(name, each) for each in value]
+            return _among(column, f"%({self._bind(stored)})b::text[]", len(stored))
+        return f"{column} {'<>' if operator == 'ne' else '='} %({self._bind(self._stored(name, value))})s"
+
+    def _stored(self, column: str, name: str) -> str:
+        return stored_name(self._user_hash, column, name, self._recipe.names)
 
     def _metadata(self, key: str, operator: str, value: Any) -> str:
         if key not in self._recipe.labels or (operator == "exists" and not self._recipe.tells_presence):

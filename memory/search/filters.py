@@ -9,6 +9,7 @@ from django.conf import settings
 
 from memory.exceptions import InvalidFilter
 from memory.index.labels import Scalar, label
+from memory.index.names import DOC_ID, SOURCE, stored_name
 from memory.index.recipe import Recipe
 from memory.search.conditions import HAPPENED_AT, FilterSQL, Group
 
@@ -49,8 +50,8 @@ class Scope:
         Raises InvalidFilter for a metadata key that came into the settings after this tenant was indexed.
         """
         parameters = {
-            "source": self.source,
-            "doc_id": self.doc_id,
+            "source": _stored(user_hash, SOURCE, self.source, recipe),
+            "doc_id": _stored(user_hash, DOC_ID, self.doc_id, recipe),
             "created_after": self.created_after,
             "created_before": self.created_before,
             "occurred_after": self.occurred_after,
@@ -69,6 +70,10 @@ class Scope:
             if key not in recipe.labels:
                 raise InvalidFilter("metadata", "has a key that older rows lack: run `manage.py reindex`.")
             yield label(user_hash, key, value)
+
+
+def _stored(user_hash: str, column: str, name: str | None, recipe: Recipe) -> str | None:
+    return None if name is None else stored_name(user_hash, column, name, recipe.names)
 
 
 EVERYTHING = Scope()

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from memory.index.labels import label
+from memory.index.names import DOC_ID, SOURCE, stored_name
 from memory.index.tail import label_term
 from memory.search.conditions import HAPPENED_AT, METADATA, Condition, Group
 from memory.search.ranking_sql import Statement
@@ -49,20 +50,24 @@ def few_in_scope(send: Send, search: SearchParameters) -> set[UUID] | None:
 def _lookups(search: SearchParameters) -> Iterator[Statement]:
     """Statements that each find every row in scope, the ones that mostly find the fewest first."""
     scope, conditions = search.scope, list(_required(search))
-    equal: list[tuple[str, list[Any]]] = [("doc_id", [scope.doc_id])] if scope.doc_id is not None else []
+    equal: list[tuple[str, list[Any]]] = [(DOC_ID, [scope.doc_id])] if scope.doc_id is not None else []
     equal += [(f"{METADATA}{key}", [value]) for key, value in scope.metadata.items()]
-    equal += [("source", [scope.source])] if scope.source is not None else []
+    equal += [(SOURCE, [scope.source])] if scope.source is not None else []
     equal += [(each.name, _values(each)) for each in conditions if each.operator in ("eq", "in")]
-    yield from ((_BY_DOCUMENT, {"values": values}) for name, values in equal if name == "doc_id")
+    yield from ((_BY_DOCUMENT, _names(search, values, name)) for name, values in equal if name == DOC_ID)
     if search.recipe.tells_presence:
         for name, values in equal:
             if name.startswith(METADATA):
                 key = name.removeprefix(METADATA)
                 yield _BY_LABEL, {"values": [label_term(label(search.user_hash, key, value)) for value in values]}
-    yield from ((_BY_SOURCE, {"values": values}) for name, values in equal if name == "source")
+    yield from ((_BY_SOURCE, _names(search, values, name)) for name, values in equal if name == SOURCE)
     since, until = _span(search, conditions)
     if since is not None or until is not None:
         yield _BY_TIME, {"since": since or _EARLIEST, "until": until or _LATEST}
+
+
+def _names(search: SearchParameters, values: list[Any], column: str) -> dict[str, Any]:
+    return {"values": [stored_name(search.user_hash, column, value, search.recipe.names) for value in values]}
 
 
 def _required(search: SearchParameters) -> Iterator[Condition]:

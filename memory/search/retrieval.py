@@ -13,6 +13,7 @@ from memory import metrics
 from memory.exceptions import EmbeddingModelUnavailable, IntegrityFailure, NoEmbedding
 from memory.index.context import NO_CONTEXT, local_time
 from memory.index.embedding import embed_query
+from memory.index.names import names_of
 from memory.index.recipe import Recipe
 from memory.index.vectors import as_embedding
 from memory.rls import tenant_transaction
@@ -209,10 +210,11 @@ def _open(user_hash: str, candidate: Candidate, explain: bool, count: Callable[[
     text, metadata, context = open_seals(row, *seals, count=count).values
     refuse_altered(user_hash, candidate, candidate.chunk_mac, key_id=candidate.enc_key_id)
     context = context or NO_CONTEXT
+    doc_id, source = names_of(candidate.doc_id, candidate.source, context)
     return Match(
         id=candidate.id,
-        doc_id=candidate.doc_id,
-        source=candidate.source,
+        doc_id=doc_id,
+        source=source,
         chunk_index=candidate.chunk_index,
         text=text,
         metadata=metadata,

@@ -4,9 +4,9 @@ Statements read `memory_vectors`, which repeats what a scope compares, and of `m
 seals of a page have.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from memory.index.recipe import Recipe, configured, recorded
@@ -14,7 +14,10 @@ from memory.search.conditions import HAPPENED_AT
 from memory.search.filters import Scope
 from memory.tenancy.cursors import Send
 
+Found = TypeVar("Found")
+
 TENANT: Final = "SELECT recipe, expiring FROM tenants WHERE user_hash = %(user_hash)s"
+STILL: Final = " AND (SELECT recipe FROM tenants WHERE user_hash = %(user_hash)s) = %(recipe)s"
 COUNT: Final = "SELECT count(*) FROM memory_vectors v WHERE v.user_hash = %(user_hash)s"
 ROWS: Final = f"SELECT v.id, {HAPPENED_AT} AS happened FROM memory_vectors v WHERE v.user_hash = %(user_hash)s"  # noqa: S608
 SIZED: Final = (
@@ -61,31 +64,55 @@ def rows_in_scope(
 
     Raises InvalidFilter for what the tenant's rows do not tell.
     """
-    recipe = configured()
-    if scope.filter is not None or scope.metadata:  # which are compared as the rows were indexed
-        tenant = send(TENANT, {"user_hash": user_hash}).fetchone()
-        if tenant is None:
-            return []
-        recipe = recorded(tenant[0])
-    conditions, parameters = _conditions(scope, user_hash, recipe)
     ordered, behind = ORDERS[order]
-    rows = f"{ROWS}{conditions}{behind if after_id else ''} ORDER BY {ordered.replace('p.id', 'v.id')}"
-    rows = f"{rows.replace('p.happened', 'happened')} LIMIT %(limit)b OFFSET %(skip)b"
     places = {"after_id": after_id, "after_time": after_time, "limit": limit, "skip": skip}
-    given = {**parameters, **{name: value for name, value in places.items() if value is not None}}
-    statement = SIZED.format(rows=rows, order=ordered)
-    return [Row(*row) for row in send(statement, {"user_hash": user_hash, **given}).fetchall()]
+    given = {name: value for name, value in places.items() if value is not None}
+
+    def found(conditions: str, parameters: Mapping[str, Any]) -> list[Row]:
+        rows = f"{ROWS}{conditions}{behind if after_id else ''} ORDER BY {ordered.replace('p.id', 'v.id')}"
+        rows = f"{rows.replace('p.happened', 'happened')} LIMIT %(limit)b OFFSET %(skip)b"
+        statement = SIZED.format(rows=rows, order=ordered)
+        return [Row(*row) for row in send(statement, {"user_hash": user_hash, **parameters, **given}).fetchall()]
+
+    if _compares_as_indexed(scope):
+        return _as_indexed(send, user_hash, scope, found) or []
+    return found(*_conditions(scope, user_hash, configured()))
 
 
 def count_in_scope(send: Send, user_hash: str, scope: Scope) -> int:
     """How many rows of the open door's user are in scope. Raises as `rows_in_scope`."""
-    tenant = send(TENANT, {"user_hash": user_hash}).fetchone()
-    if tenant is None:
-        return 0
-    # Where no row ever expires, the count need not read when.
-    conditions, parameters = _conditions(scope, user_hash, recorded(tenant[0]), expiring=tenant[1])
-    row = send(f"{COUNT}{conditions}", {"user_hash": user_hash, **parameters}).fetchone()
-    return int(row[0]) if row else 0
+
+    def count(conditions: str, parameters: Mapping[str, Any]) -> int:
+        row = send(f"{COUNT}{conditions}", {"user_hash": user_hash, **parameters}).fetchone()
+        return int(row[0]) if row else 0
+
+    return _as_indexed(send, user_hash, scope, count, counting=True) or 0
+
+
+def _as_indexed(
+    send: Send,
+    user_hash: str,
+    scope: Scope,
+    look: Callable[[str, Mapping[str, Any]], Found],
+    *,
+    counting: bool = False,
+) -> Found | None:
+    """What `look` finds by the conditions of the scope as the tenant's rows were indexed; None without a tenant.
+
+    Nothing is found by a recipe that is not the tenant's any more, and it is looked for again by the new one.
+    """
+    found, before = None, None
+    while not found and (tenant := send(TENANT, {"user_hash": user_hash}).fetchone()) not in (None, before):
+        # Where no row ever expires, a count need not read when.
+        expiring = tenant[1] or not counting
+        conditions, parameters = _conditions(scope, user_hash, recorded(tenant[0]), expiring=expiring)
+        found, before = look(f"{conditions}{STILL}", {**parameters, "recipe": tenant[0]}), tenant
+    return found
+
+
+def _compares_as_indexed(scope: Scope) -> bool:
+    """Whether any of it is compared as the rows were indexed: metadata by labels, names in the form they have."""
+    return bool(scope.metadata) or not (scope.filter is scope.source is scope.doc_id is None)
 
 
 def _conditions(

@@ -22,6 +22,7 @@ from memory.documents.patches import Patch
 from memory.exceptions import ChangedMeanwhile, ChunkNotFound, DocumentTooLarge
 from memory.index.changed_rows import delete_rows, insert_embedded, update_metadata
 from memory.index.embedding import embed_passages
+from memory.index.names import DOC_ID, stored_name
 from memory.index.recipe import Recipe, for_new_embeddings, recorded
 from memory.index.rows import PlainChunk
 from memory.index.stored_rows import LOCK_DOCUMENT, LOCK_SOME, StoredRow, open_row, read
@@ -80,7 +81,7 @@ def patch_document(*, user_id: str, doc_id: str, patch: Patch) -> PatchedDocumen
         planned = [PlannedChunk(patch.applied_to(each.chunk), each) for each in stored]
         return planned if texts is None else list(resplit(planned, texts))
 
-    chunks, embedded = _change(user_id, LOCK_DOCUMENT, {"doc_id": doc_id, "limit": most + 1}, plan)
+    chunks, embedded = _change(user_id, LOCK_DOCUMENT, {"limit": most + 1}, plan, doc_id)
     return PatchedDocument(doc_id, [chunk.id for chunk in chunks if chunk.id], embedded)
 
 
@@ -95,9 +96,11 @@ def _first_chunk(user_id: str, doc_id: str) -> PlainChunk:
         return found.plain()
 
 
-def _change(user_id: str, locking: str, parameters: dict[str, Any], plan: Plan) -> tuple[list[PlainChunk], int]:
+def _change(
+    user_id: str, locking: str, parameters: dict[str, Any], plan: Plan, doc_id: str = ""
+) -> tuple[list[PlainChunk], int]:
     """Lock chunks by a LOCK statement and store what `plan` makes of them; returns that, and how many texts were
-    embedded."""
+    embedded. `doc_id`: of the document that the statement names, if it does."""
     nonce_budget.open_account()
     made: dict[str, np.ndarray] = {}
     for _ in range(ATTEMPTS):
@@ -106,6 +109,8 @@ def _change(user_id: str, locking: str, parameters: dict[str, Any], plan: Plan) 
             if tenant is None:
                 raise ChunkNotFound(ChunkNotFound.__doc__)
             recipe = recorded(tenant.recipe)
+            if doc_id:
+                parameters = parameters | {"doc_id": stored_name(user_hash, DOC_ID, doc_id, recipe.names)}
             stored = _opened(read(cursor, locking, user_hash=user_hash, **parameters), user_hash, recipe)
             if not any(map(_is_there, stored)):
                 raise ChunkNotFound(ChunkNotFound.__doc__)

@@ -19,6 +19,7 @@ from memory.index import rows
 from memory.index.changed_rows import insert_embedded
 from memory.index.context import embedded_text
 from memory.index.embedding import embed_passages
+from memory.index.names import DOC_ID, in_either_form
 from memory.index.recipe import configured, for_new_embeddings, recorded
 from memory.index.tail import has_outgrown, keep_up
 from memory.rls import tenant_transaction
@@ -75,8 +76,9 @@ def restore_parts(*, user_id: str, parts: Sequence[ExportedPart], replace: bool 
 
 def _last_chunks(cursor: psycopg.Cursor[Any], user_hash: str, parts: Iterable[ExportedPart]) -> dict[str, UUID]:
     """The ids of the chunks with which the stored ones of these documents end."""
-    cursor.execute(LAST_CHUNKS, [user_hash, [part.doc_id for part in parts]])
-    return dict(cursor.fetchall())
+    names = in_either_form(user_hash, DOC_ID, [part.doc_id for part in parts])
+    cursor.execute(LAST_CHUNKS, [user_hash, list(names)])
+    return {names[stored]: chunk_id for stored, chunk_id in cursor.fetchall()}
 
 
 def _wanted(parts: Sequence[ExportedPart], last: Mapping[str, UUID], replace: bool) -> list[ExportedPart]:
@@ -96,7 +98,8 @@ def _embed(parts: Sequence[ExportedPart]) -> dict[UUID | None, np.ndarray]:
 def _delete_replaced(
     cursor: psycopg.Cursor[Any], user_hash: str, parts: Iterable[ExportedPart], change: RowSetChange
 ) -> None:
-    cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, [part.doc_id for part in parts if part.after is None]])
+    names = in_either_form(user_hash, DOC_ID, [part.doc_id for part in parts if part.after is None])
+    cursor.execute(rows.DELETE_DOCUMENTS, [user_hash, list(names)])
     change.removed(cursor.fetchall())
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 from django.db import connections
+from django.test import override_settings
 
 from memory.rls import tenant_transaction
 from memory.security import hmac_user
@@ -32,11 +33,12 @@ Population = dict[str, Victim]
 
 
 def populate() -> Population:
-    """Store documents of every user, each of two chunks, with a posting."""
+    """Store documents of every user, each of two chunks, with a posting. Their names are readable, to be recognised."""
     for user_id, name in USERS.items():
         for number in range(DOCUMENTS):
             said = f"{name} says {number}", f"{name} adds {number}"
-            remember(user_id, f"{name}s-document-{number}", *said, source=f"{name}s-source")
+            with override_settings(MEMORY_SEALED_NAMES=False):
+                remember(user_id, f"{name}s-document-{number}", *said, source=f"{name}s-source")
         with tenant_transaction(user_id), connections["default"].cursor() as cursor:
             cursor.execute(
                 "INSERT INTO memory_terms (user_hash, term, id, weight) SELECT user_hash, 1, id, 1 FROM memory_chunks"

@@ -108,6 +108,7 @@ def test_a_running_rotation_shows_its_progress_and_refreshes(client: Client) -> 
     assert "Refresh" not in client.get(RUNS)
 
 
+@pytest.mark.usefixtures("readable_names")
 def test_failures_are_shown_by_row_and_tenant_prefix(client: Client) -> None:
     store_all()
     tamper("person:1", "UPDATE memory_chunks SET text_cipher = reverse(text_cipher) WHERE doc_id = 'doc-1'")

@@ -65,7 +65,7 @@ def test_rows_beyond_the_budget_are_not_opened(settings: Any) -> None:
     remember(ALICE, "doc", *("x" * 1_000 for _ in range(9)))
     before = metrics.OPENS._value.get()
     assert len(list_chunks(user_id=ALICE, limit=9).chunks) == 2
-    assert metrics.OPENS._value.get() - before == 2 * 2  # text and metadata
+    assert metrics.OPENS._value.get() - before == 2 * 3  # text, metadata and context
 
 
 def test_filters() -> None:

@@ -15,8 +15,9 @@ from memory.index.tenant_reindex import NotOurs, Overtaken
 
 class Command(BaseCommand):
     help = (
-        "Bring every tenant to the configured embedding model, rotation, keyword analysis and filterable metadata, and "
-        "move what has outgrown the exact scan into the indexes. Online; a run that was stopped is simply run again."
+        "Bring every tenant to the configured embedding model, rotation, keyword analysis, filterable metadata and form"
+        " of names, and move what has outgrown the exact scan into the indexes. Online; a run that was stopped is"
+        " simply run again."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -24,7 +24,11 @@ from memory.rls import tenant_transaction
 from memory.security import hmac_user
 from tests.factories import BOB, make_token, make_user, recall, remember, texts, vector_of
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls(__name__)]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.urls(__name__),
+    pytest.mark.usefixtures("readable_names"),
+]
 
 View = Callable[[HttpRequest], Any]
 current: dict[str, View] = {}

@@ -95,7 +95,7 @@ def test_texts_without_terms_give_empty_vectors(text):
 
 
 def test_lone_surrogates_do_not_stop_a_hash():
-    assert 0 <= bm25._dimension(SUBKEY, "\ud800") < bm25.DIMENSIONS
+    assert 0 <= bm25.dimension_of("\ud800", SUBKEY) < bm25.DIMENSIONS
 
 
 def test_a_query_of_ten_thousand_words_is_cut_to_its_most_frequent():

@@ -34,7 +34,7 @@ from tests.factories import ALICE, remember, vector_of
 from tests.memory.search.searches import found
 from tests.memory.waiting import in_thread
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("readable_names")]
 
 BEFORE, ANOTHER = live_settings.MEMORY_EMBEDDING_MODEL, "another"
 TEXTS = [f"memory number {number}" for number in range(7)]

@@ -45,7 +45,7 @@ from tests.memory.rotation.rotating import (
     text_of,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("readable_names")]
 TOTAL = len(USERS) * (ROWS_EACH + 1)
 SMALL = Pace(batch=3)
 

@@ -366,6 +366,7 @@ class TestFaults:
             (failure,) = run().failures
             assert failure["reason"] == "no HMAC key held here makes its hash from its user id"
 
+    @pytest.mark.usefixtures("readable_names")
     @pytest.mark.parametrize("user_id", [SMALL, LARGE])
     def test_a_flipped_bit_keeps_its_tenant_where_it_is_and_the_rest_moves(self, user_id: str) -> None:
         store_all()

@@ -35,7 +35,7 @@ from memory.security import user_hashes
 from tests.factories import ALICE, BOB, remember
 from tests.memory.rotation.hmac_rotating import promoted
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("readable_names")]
 
 FLIP = "set_byte({0}, 20, get_byte({0}, 20) # 1)"
 

@@ -130,7 +130,7 @@ class TestBytesOfAnAnswer:
     def test_rows_beyond_the_budget_are_not_opened(self) -> None:
         before = metrics.OPENS._value.get()
         self.ask(6)
-        assert metrics.OPENS._value.get() - before == 2 * 2  # text and metadata
+        assert metrics.OPENS._value.get() - before == 2 * 3  # text, metadata and context
 
     def test_the_best_row_is_answered_whatever_its_size(self, settings: Any) -> None:
         settings.MEMORY_MAX_ANSWER_BYTES = 10

@@ -28,6 +28,7 @@ ROWS = "SELECT doc_id FROM memory_chunks"
 REFUSED = (SealedMemoryError, DatabaseError, psycopg.Error)
 
 pytestmark = [
+    pytest.mark.usefixtures("readable_names"),
     pytest.mark.django_db(transaction=True),
     # The pool's threads draw random numbers while hypothesis draws its own.
     pytest.mark.filterwarnings("ignore:Do not use the `random` module"),
