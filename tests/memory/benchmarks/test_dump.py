@@ -97,9 +97,8 @@ def dataset(tmp_path: Path) -> Path:
     folder = tmp_path / "memories"
     (folder / "qrels").mkdir(parents=True)
     source = Synthetic(DIM, seed=3)
-    documents = [
-        {"_id": f"d{number}", "title": "", "text": f"{text}."} for number, text in enumerate(source.texts(60, 25))
-    ]
+    texts = [" ".join(text.split()[: 20 + number]) for number, text in enumerate(source.texts(60, 80))]
+    documents = [{"_id": f"d{number}", "title": "", "text": f"{text}."} for number, text in enumerate(texts)]
     queries = [
         {"_id": f"q{number}", "text": " ".join(each["text"].split()[:6])} for number, each in enumerate(documents)
     ]
