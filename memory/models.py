@@ -1,6 +1,7 @@
 """The memory's rows. Every key starts with `user_hash`, every table is under row-level security."""
 
 from collections.abc import Collection, Iterable
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Any, ClassVar, Self
 from uuid import UUID
@@ -235,6 +236,11 @@ class MemoryChunk(TenantModel):
             write.changed([self.id])
             write.added(int(is_new))
         self.stored(self._state.db)
+
+    def save_base(self, *args: Any, **kwargs: Any) -> None:
+        """A raw save, of `loaddata` or a copy, stores columns as they are and opens nothing."""
+        with names_as_stored() if kwargs.get("raw") else nullcontext():
+            super().save_base(*args, **kwargs)
 
     def delete(self, using: Any = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
         """Delete the chunk with all that it is found by."""

@@ -308,6 +308,20 @@ def test_nothing_that_copies_an_instance_carries_a_name() -> None:
         assert MemoryChunk.objects.defer("doc_id").get().doc_id == DOC
 
 
+def test_a_raw_save_stores_what_is_stored_and_opens_nothing() -> None:
+    """As SQL or `loaddata` would: no name comes out of a seal into a column."""
+    remember(ALICE, DOC, "one", source=SOURCE)
+    remember(BOB, "own", "two")
+    with tenant_transaction(ALICE):
+        chunk = MemoryChunk.objects.get()
+    with tenant_transaction(BOB) as user_hash:
+        chunk.user_hash = user_hash
+        chunk.save_base(raw=True, force_insert=True)
+        copied = MemoryChunk.objects.filter(id=chunk.id).values_list("doc_id", "source").get()
+    assert copied == columns(ALICE)[0][:2]
+    assert DOC not in dumped() and SOURCE not in dumped()
+
+
 # --- from one form to the other ---------------------------------------------------------------------------------------
 
 
