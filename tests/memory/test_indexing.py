@@ -149,7 +149,7 @@ class TestNothingIsHalfWritten:
     def test_a_failure_in_the_middle_leaves_the_old_document(self, monkeypatch: pytest.MonkeyPatch) -> None:
         remember(ALICE, "doc", "old one", "old two")
         monkeypatch.setattr(tables, "ROWS", 1)
-        monkeypatch.setattr(tenant_row, "count", _fail)
+        monkeypatch.setattr(tenant_row, "change_rows", _fail)
         with pytest.raises(RuntimeError, match="power cut"):
             remember(ALICE, "doc", "new")
         assert counts() == (2, 2, 2)
