@@ -140,7 +140,9 @@ def list_chunks(
     scope = Scope(
         source=source, doc_id=doc_id, occurred_after=occurred_after, occurred_before=occurred_before, filter=filter
     )
-    place = {"after_time": after.time, "after_id": after.id} if isinstance(after, TimePlace) else {"after_id": after}
+    place: dict[str, Any] = (
+        {"after_time": after.time, "after_id": after.id} if isinstance(after, TimePlace) else {"after_id": after}
+    )
     with tenant_transaction(user_id) as user_hash:
         with sending() as send:
             found = rows_in_scope(send, user_hash, scope, order=sort.value, limit=limit + 1, skip=skip, **place)

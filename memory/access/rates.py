@@ -101,8 +101,10 @@ def _counted(timeouts: Mapping[str, int]) -> dict[str, int] | None:
 
 def _raise(timeouts: Mapping[str, int]) -> dict[str, int]:
     """Add one to each counter: one statement in our own cache, one command a counter in Redis."""
-    together = getattr(cache, "incr_all", None)
-    return together(timeouts) if together else {key: _raise_one(key, seconds) for key, seconds in timeouts.items()}
+    if hasattr(cache, "incr_all"):
+        counted: dict[str, int] = cache.incr_all(timeouts)
+        return counted
+    return {key: _raise_one(key, seconds) for key, seconds in timeouts.items()}
 
 
 def _raise_one(key: str, timeout: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
@@ -96,21 +97,24 @@ class MCPView(APIView):
             raise ProtocolError(protocol.INVALID_PARAMS, "There is no such tool.")
         keys = [] if tool.reads else _idempotency_keys(request, message)
         try:
-            return self._once(tool, message, *keys) if keys else self._carried_out(tool, message, None).body
+            answer = self._once(tool, message, *keys) if keys else self._carried_out(tool, message, None)
         except Exception as exc:  # of the key, or of what is kept under it
-            return self._failure(exc).body
+            answer = self._failure(exc)
+        result: Result = answer.body
+        return result
 
-    def _once(self, tool: Tool, message: Message, key: Any) -> Result:
+    def _once(self, tool: Tool, message: Message, key: Any) -> Answer:
         """Carry a call out once, and give the same result whenever it is sent again with that key."""
         refuse_no_key(key, HEADER)
         user_id, asked = current_user_id(), [message.method, tool.name, message.params.get("arguments")]
         held = idempotency.begin(user_id=user_id, key=key, asked=asked)
         if held.answer is not None:
             metrics.REQUESTS_REPLAYED.inc()
-            return {**held.answer.body, "_meta": {protocol.REPLAYED_KEY: True}}
+            replayed = {**held.answer.body, "_meta": {protocol.REPLAYED_KEY: True}}
+            return replace(held.answer, body=replayed)
         answer = self._carried_out(tool, message, held)
         conclude(user_id, held, answer)
-        return answer.body  # type: ignore[no-any-return]
+        return answer
 
     def _carried_out(self, tool: Tool, message: Message, held: Held | None) -> Answer:
         """The result of a call, under the status that the JSON API would answer with."""

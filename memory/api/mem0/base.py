@@ -1,5 +1,7 @@
 """The base of mem0's views: whose memory a call is about is read from the call, before anything is done."""
 
+from typing import Any
+
 from rest_framework.request import Request
 
 from memory.access.authentication import bind_identity
@@ -13,7 +15,7 @@ from memory.exceptions import InvalidDocument, InvalidUserId
 class Mem0View(MemoryAPIView):
     """Binds the user whom `named_user` reads from the call. Views that reach no memory leave it as it is."""
 
-    schema = UserlessSchema()
+    schema: Any = UserlessSchema()
 
     def named_user(self, request: Request) -> str | None:
         """The user as the caller calls it, None for the caller itself. Raises whatever is wrong with the call."""
