@@ -2,8 +2,8 @@
 
 The specification's own modules stand here: `security` (seal and open), `rls` (the transaction that names the tenant),
 `indexing` (storing). Beside them the other verbs (`listing`, `erasure`, `importing`) and what Django looks for by name
-(`models`, `admin`, `checks`, `apps`), errors (`exceptions`) and counters
-(`metrics`). Everything else has a room; each imports only rooms that stand before it here:
+(`models`, `admin`, `checks`, `apps`), errors (`exceptions`), counters
+(`metrics`) and spans (`tracing`). Everything else has a room; each imports only rooms that stand before it here:
 
     sealing/     plain values into sealed columns and back
     tenancy/     whose rows a transaction sees, and what guards them in the database

@@ -8,6 +8,8 @@ from typing import Any
 
 from prometheus_client import Counter, Histogram
 
+from memory.tracing import span
+
 SEALS = Counter("memory_seals_total", "Values sealed.")
 OPENS = Counter("memory_opens_total", "Sealed values opened.")
 INTEGRITY_FAILURES = Counter("memory_integrity_failures_total", "Seals that did not open.")
@@ -44,10 +46,11 @@ def _stage(verb: str, name: str) -> Any:
 
 @contextmanager
 def stage(verb: str, name: str, timings: dict[str, float] | None = None) -> Iterator[None]:
-    """Time one stage of a verb into the histogram and, in milliseconds, into `timings[name]`."""
+    """Time one stage of a verb into the histogram and, in milliseconds, into `timings[name]`; a span is around it."""
     started = time.perf_counter()
     try:
-        yield
+        with span(f"{verb} {name}"):
+            yield
     finally:
         elapsed = time.perf_counter() - started
         _stage(verb, name).observe(elapsed)

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, with the request's id, and without any memory, question or credential.
+"""Logs: one JSON object a line, with the request's id and its trace's, and without any memory, question or credential.
 
 An exception is logged as its type and the places it passed, without its message: a driver's or parser's message often
 quotes the value it choked on. Django's own request log is reduced the same way, for it names raw paths.
@@ -12,6 +12,8 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+from memory.tracing import trace_id
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -21,10 +23,10 @@ NEVER_LOGGED = frozenset({"sql", "params", "request", "response"})
 
 
 class RequestFilter(logging.Filter):
-    """Gives every record the id of the request it belongs to."""
+    """Gives every record the id of the request it belongs to, and of the trace where one is recorded."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.request_id = request_id.get()
+        record.request_id, record.trace_id = request_id.get(), trace_id()
         return True
 
 

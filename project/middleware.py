@@ -1,13 +1,16 @@
-"""The outermost middleware: a request's id, and one access log line when it is answered."""
+"""The outermost middleware: a request's id, its span, and one access log line when it is answered."""
 
 import logging
 import re
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
+from memory import tracing
 from project.errors import problem
 from project.logs import request_id
 
@@ -21,7 +24,7 @@ PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class RequestMiddleware:
-    """Takes or makes the request id, binds it for the logs, sends it back, and logs the answer."""
+    """Takes or makes the request id, binds it for the logs and the trace, sends it back, and logs the answer."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -31,10 +34,12 @@ class RequestMiddleware:
         bound = request_id.set(identifier)
         started = time.monotonic()
         try:
-            # Invented methods would each become a label of the request metrics.
-            response = self.get_response(request) if request.method in METHODS else problem(405, headers=ALLOWED)
-            response[REQUEST_ID_HEADER] = identifier
-            _log(request, response, time.monotonic() - started)
+            with _span(request) as span:
+                # Invented methods would each become a label of the request metrics.
+                response = self.get_response(request) if request.method in METHODS else problem(405, headers=ALLOWED)
+                response[REQUEST_ID_HEADER] = identifier
+                _describe(span, request, response, identifier)
+                _log(request, response, time.monotonic() - started)
             return response
         finally:
             request_id.reset(bound)
@@ -46,16 +51,42 @@ def _request_id(request: HttpRequest) -> str:
     return given if ACCEPTABLE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
+def _span(request: HttpRequest) -> AbstractContextManager[Any]:
+    """The request's span; probes have none, as they have no line in the log."""
+    return nullcontext() if request.path_info in PROBES else tracing.request_span(_method(request), request.headers)
+
+
+def _describe(span: Any, request: HttpRequest, response: HttpResponse, identifier: str) -> None:
+    route = _route(request)
+    tracing.describe(
+        span,
+        f"{_method(request)} {route}" if route else "",
+        **{
+            "http.request.method": _method(request),
+            "http.route": route,
+            "http.response.status_code": response.status_code,
+            "request_id": identifier,
+        },
+    )
+
+
+def _method(request: HttpRequest) -> str:
+    return request.method if request.method in METHODS else "other"
+
+
+def _route(request: HttpRequest) -> str | None:
+    return request.resolver_match.route if request.resolver_match else None
+
+
 def _log(request: HttpRequest, response: HttpResponse, seconds: float) -> None:
     level = logging.DEBUG if request.path_info in PROBES else logging.INFO
-    match = request.resolver_match
     logger.log(
         level,
         "request",
         extra={
             "tenant": getattr(request, "tenant_label", None),
-            "method": request.method if request.method in METHODS else "other",
-            "route": match.route if match else None,
+            "method": _method(request),
+            "route": _route(request),
             "status": response.status_code,
             "duration_ms": round(seconds * 1000, 2),
         },

@@ -35,7 +35,7 @@ ROOMS = (
 )
 RERANK_ROOMS = ({"outcomes", "ordering", "metrics", "latency"}, {"weights"}, {"backends"})
 ROOM_OF_MODULE = {
-    **dict.fromkeys(("exceptions", "metrics", "security"), "sealing"),
+    **dict.fromkeys(("exceptions", "metrics", "security", "tracing"), "sealing"),
     **dict.fromkeys(("indexing", "importing", "listing", "erasure"), "verbs"),
     # What Django looks for by name, and the commands: they may import everything.
     **dict.fromkeys(("admin", "apps", "checks", "management"), "shell"),

@@ -30,6 +30,7 @@ from memory.access.identity import Caller, Identity, IdentityError, InvalidCrede
 from memory.access.rates import Budget
 from memory.security import hmac_user
 from memory.tenancy.open_doors import FindUser, bind_tenant_found_by
+from memory.tracing import span
 
 API_PREFIX = "/api/"
 NAMING_PREFIX = "/api/mem0/"
@@ -51,7 +52,8 @@ class TenantMiddleware:
 def _identify(request: HttpRequest) -> Identity | Caller | Exception | None:
     names_user = request.path_info.startswith(NAMING_PREFIX)
     try:
-        found: Identity | Caller | Exception | None = identify_caller(request) if names_user else identify(request)
+        with span("authenticate"):
+            found: Identity | Caller | Exception | None = identify_caller(request) if names_user else identify(request)
     except InvalidCredential as failure:
         found = _counted(request, failure)
     except (IdentityError, DatabaseError) as failure:

@@ -4,7 +4,7 @@ INSERT … VALUES of several rows: neither engine lets COPY FROM through, and Ci
 COPY. UPDATE … FROM unnest is taken by both, because the constant user hash sends it to a single shard.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -12,6 +12,8 @@ from operator import attrgetter
 from typing import Any
 
 import psycopg
+
+from memory.tracing import span
 
 # Few enough that making and writing overlap, enough that statements cost little. Full statements and those of one row
 # come again and again, so they are prepared where the settings allow it: planning them costs a fifth of the writing.
@@ -56,9 +58,15 @@ def insert(
     size = size or ROWS
     remaining, cursor = iter(rows), psycopg.RawCursor(connection)
     with connection.pipeline():
-        while batch := list(islice(remaining, size)):
+        while batch := _made(remaining, size):
             for table in tables:
                 cursor.execute(*table.inserting(user_hash, batch), prepare=len(batch) in (1, size))
+
+
+def _made(rows: Iterator[Any], size: int) -> list[Any]:
+    """The next rows, which are sealed as they are taken."""
+    with span("seal"):
+        return list(islice(rows, size))
 
 
 @lru_cache(maxsize=512)

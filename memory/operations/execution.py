@@ -26,6 +26,7 @@ from memory.indexing import IndexedDocument, index_documents
 from memory.operations import queue
 from memory.operations.queue import Claimed, TakenOver
 from memory.security import UserHash
+from memory.tracing import describe, job_span
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,9 @@ class GivenUp(Exception):
 
 def execute(claimed: Claimed, *, should_stop: Callable[[], bool] = lambda: False) -> Outcome:
     """Do a call, or hand it back. Raises a database error when not even that can be written: then its time runs out."""
-    outcome = _attempt(claimed, should_stop)
+    with job_span("job index") as current:
+        outcome = _attempt(claimed, should_stop)
+        describe(current, outcome=str(outcome), attempts=claimed.attempts)
     metrics.OPERATIONS.labels(outcome).inc()
     return outcome
 

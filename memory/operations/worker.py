@@ -25,6 +25,7 @@ from keys.jobs import Job
 from memory import metrics
 from memory.operations import due, execution, idempotency, queue
 from memory.operations.queue import Operation
+from memory.tracing import job_span
 from memory.verbs.expiry import purge_expired
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,8 @@ class Worker:
         metrics.REQUESTS_PURGED.inc(idempotency.purge())
         # What has expired is no answer since then: it is enough that one process deletes it now and then.
         if not jobs.ended_within(Job.PURGE, PURGE_EXPIRED_EVERY):
-            purge_expired(progress=self._go_on)
+            with job_span("job purge"):
+                purge_expired(progress=self._go_on)
             jobs.record(Job.PURGE)
 
     def _go_on(self, chunks: int) -> None:

@@ -17,6 +17,7 @@ from keys.retry_while_away import retry_while_away
 from keys.runs import FailedRow, Progress
 from memory.rotation.resealing import Batch, SealedTable, open_batch, reseal_batch, reseal_rows, sealed_tables
 from memory.tenancy import census
+from memory.tracing import job_span
 
 
 class EncryptionKeyMover:
@@ -60,7 +61,8 @@ class EncryptionKeyMover:
             steps.reached("batch re-sealed")
             return batch
 
-        _walk(progress, take)
+        with job_span("job rotate encryption key"):
+            _walk(progress, take)
 
     def clean_up(self, progress: Progress) -> None:
         """Nothing to do: a batch is a transaction, so a killed one leaves nothing behind."""

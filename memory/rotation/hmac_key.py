@@ -26,6 +26,7 @@ from memory.rotation.tenant_move import Move, move_tenant
 from memory.rotation.user_ids import UserIdUnreadable, tenant_facts
 from memory.security import UserHash, user_hashes
 from memory.tenancy import census
+from memory.tracing import job_span
 
 CHECK, CLEAR = "check", "clear"
 
@@ -81,7 +82,8 @@ class HMACKeyMover:
             if facts is not None:
                 user_id = facts.open_user_id()
                 move = Move(user_id, tenant, user_hashes(user_id)[0], facts.chunk_count)
-                move_tenant(move, batch=progress.pace.rows, advance=progress.advance)
+                with job_span("job rotate HMAC key"):
+                    move_tenant(move, batch=progress.pace.rows, advance=progress.advance)
         except RowsUnreadable as error:
             _leave(tenant, "stays under its old key, because some of its rows do not open", progress)
             progress.fail(*error.failures)

@@ -13,8 +13,10 @@ from memory.index.recipe import Recipe, recorded
 from memory.index.tail import GRAPH_INDEX, has_outgrown
 from memory.search.exact_scan import exact_scan
 from memory.search.graph_search import graph_candidates
+from memory.search.ranking_sql import Statement
 from memory.search.search_parameters import SearchParameters
 from memory.tenancy.cursors import Send
+from memory.tracing import span
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +79,10 @@ def candidate_rows(send: Send, search: SearchParameters, state: TenantState) -> 
     """
     rows = None
     if has_outgrown(state.chunk_count) and _graph_is_there(state):
-        rows = graph_candidates(send, search, state.chunk_count)
+        with span("search graph"):
+            rows = graph_candidates(send, search, state.chunk_count)
     if rows is None:
-        return _counted("exact", send(*exact_scan(search, expiring=state.expiring)).fetchall())
+        return _counted("exact", _scanned(send, exact_scan(search, expiring=state.expiring)))
     return _counted("graph", rows)
 
 
@@ -92,8 +95,13 @@ def _expected_rows(send: Send, user_hash: str, parameters_for: ParametersFor) ->
         scan = exact_scan(search, most_rows=settings.MEMORY_EXACT_SCAN_MAX, expiring=expected.expiring)
     except InvalidFilter:  # by the expected recipe; the tenant may have been reindexed since, and its state will tell
         return []
-    rows = send(*scan).fetchall()
+    rows = _scanned(send, scan)
     return _counted("exact", rows) if rows else []
+
+
+def _scanned(send: Send, scan: Statement) -> list[Any]:
+    with span("search exact"):
+        return send(*scan).fetchall()
 
 
 def _counted(path: str, rows: list[Any]) -> list[Any]:

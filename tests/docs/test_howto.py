@@ -30,7 +30,7 @@ HOWTO = ROOT / "docs" / "howto"
 # A page goes on where the one before it ended: the same shell, database and keys.
 PAGES = (
     "deploy", "identify-users", "backup", "upgrade", "rotate-keys", "scale-out", "ingest-a-lot", "gpu",
-    "run-models-elsewhere", "agents", "mem0", "containers",
+    "run-models-elsewhere", "agents", "mem0", "containers", "trace",
 )  # fmt: skip
 SHELLS = ("sh", "console")
 APPS = ("project", "keys", "memory", "rerank")
