@@ -17,10 +17,19 @@ class Fusion:
     rrf        by the sum of 1/(60 + rank) over both orders (Cormack, Clarke, Büttcher, SIGIR 2009)
     weighted   by retrieval score + `weight` · z, z being the cross-encoder's score less the pool's mean, divided by
                the pool's standard deviation
+
+    `most_characters`: a pool whose passages are longer in the mean is not for this model, and keeps its order.
     """
 
     name: str
     weight: float = 0.0
+    most_characters: int | None = None
+
+    def suits(self, passages: Sequence[object]) -> bool:
+        """Whether the model is to be asked about a pool; what is no text counts as an empty one."""
+        if self.most_characters is None:
+            return True
+        return sum(len(each) for each in passages if isinstance(each, str)) <= self.most_characters * len(passages)
 
     def order(self, scores: Sequence[float], retrieval_scores: Sequence[float] | None = None) -> tuple[int, ...]:
         """Indices, best first; ties keep the candidates' order, which is that of retrieval.

@@ -17,6 +17,7 @@ class SkipReason(StrEnum):
     PREDICTED_LATE = "predicted_late"
     ERROR = "error"
     NAN_SCORES = "nan_scores"
+    LONG_PASSAGES = "long_passages"
 
 
 class Skipped(Exception):

@@ -38,6 +38,7 @@ TURNED_AWAY = {
     SkipReason.BREAKER_OPEN,
     SkipReason.QUEUE_FULL,
     SkipReason.PREDICTED_LATE,
+    SkipReason.LONG_PASSAGES,
 }
 
 
@@ -180,8 +181,11 @@ def _seconds(timeout_ms: float | None) -> float:
 
 def _submit(request: _Request) -> tuple[Job, ServedModel]:
     engine = runtime.current().serving_engine()
-    asked = scoring.request(engine.backend, request.query, request.passages[: request.pool])
-    return engine.submit(asked, request.time_left()), engine.backend.model
+    model, passages = engine.backend.model, request.passages[: request.pool]
+    if not config.fusion_of(model).suits(passages):
+        raise Skipped(SkipReason.LONG_PASSAGES)
+    asked = scoring.request(engine.backend, request.query, passages)
+    return engine.submit(asked, request.time_left()), model
 
 
 @contextmanager

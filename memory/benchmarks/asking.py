@@ -128,7 +128,7 @@ def rerank_candidates(questions: Questions, predict: Predict, fusions: Mapping[s
         elapsed = (perf_counter() - started) * 1000
         retrieved = [match.retrieval_score for match in matches]
         for label, fusion in fusions.items():
-            order = fusion.order(scores, retrieved)
+            order = fusion.order(scores, retrieved) if fusion.suits(passages) else range(len(matches))
             runs[label].rankings.append(questions.unit.ranking([matches[index] for index in order]))
             runs[label].milliseconds.append(elapsed)
     return list(runs.values())

@@ -14,6 +14,7 @@ import numpy as np
 from django.conf import settings
 
 from memory.benchmarks.command import progress
+from memory.exceptions import EmbeddingModelUnavailable, NoEmbedding
 from memory.index.embedders import Kind
 from memory.index.embedding import embed_passages, embed_questions
 
@@ -48,7 +49,17 @@ def _embedded(
 ) -> Iterator[tuple[Sequence[str], np.ndarray]]:
     batches = [texts[first : first + BATCH] for first in range(0, len(texts), BATCH)]
     for batch in progress(batches, f"Embedding {len(texts):,} {label}", verbosity=verbosity, unit="batch"):
-        yield batch, np.asarray(EMBED[kind](batch), dtype=np.float32)
+        yield batch, np.asarray(_patiently(batch, kind), dtype=np.float32)
+
+
+def _patiently(texts: Sequence[str], kind: Kind) -> np.ndarray:
+    """Embeddings, once more where the deadline passed: a process that was stopped for a while need not start anew."""
+    try:
+        return EMBED[kind](texts)
+    except EmbeddingModelUnavailable as error:
+        if error.reason is not NoEmbedding.TIMEOUT:
+            raise
+        return EMBED[kind](texts)
 
 
 def _read(file: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -147,7 +147,9 @@ def _reranked(questions: Questions, options: Options, notes: list[str]) -> list[
     served = config.fusion_of(backend.model)
     weights = options.fusion_weights or [served.weight or settings.RERANK_FUSION_WEIGHT]
     fusions = {f"{RERANKED} {name}": Fusion(name) for name in ("replace", "rrf")}
-    fusions |= {f"{RERANKED} weighted {weight:g}": Fusion("weighted", weight) for weight in weights}
+    fusions |= {
+        f"{RERANKED} weighted {weight:g}": replace(served, name="weighted", weight=weight) for weight in weights
+    }
     notes.append(f"{RERANKED}: {backend.model.name} by {backend.name}, served with {served}.")
     return rerank_candidates(questions, backend.predict, fusions)
 

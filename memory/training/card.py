@@ -7,17 +7,18 @@ from typing import Any
 from memory.training import latency
 from memory.training.latency import Latency
 from memory.training.report import Row, as_markdown, curve_as_markdown
+from rerank.ordering import Fusion
 
 _CARD = """# {name}
 
 A cross-encoder that reorders short memories on a CPU: the embeddings and first layers of all-MiniLM-L6-v2 (Apache-2.0),
 its word embeddings unchanged, and a head, trained by `manage.py train_reranker`. Its score is added to retrieval's,
-hybrid + {weight:g} · z, and never takes its place: alone it orders worse than it does together. English.
+hybrid + {weight:g} · z, and never takes its place: alone it orders worse than it does together. {longest} English.
 
 ## Data
 
 Of each collection, documents were parted by a hash: `train` to learn from, `dev` to choose the checkpoint and the
-weight, `held_out` for the last table. Of MedQuAD all documents of a disease are in one part, of sentence pairs 150
+fusion, `held_out` for the last table. Of MedQuAD all documents of a disease are in one part, of sentence pairs 150
 neighbouring sentences.
 
 {collections}
@@ -51,7 +52,7 @@ class Card:
     """What a model card says. `collections`: name and licence."""
 
     name: str
-    weight: float
+    fusion: Fusion
     collections: Sequence[tuple[str, str]]
     plan: Mapping[str, Any]
     curve: Sequence[Mapping[str, float]]
@@ -63,7 +64,8 @@ class Card:
     def as_markdown(self) -> str:
         return _CARD.format(
             name=self.name,
-            weight=self.weight,
+            weight=self.fusion.weight,
+            longest=_longest(self.fusion),
             collections="\n".join(f"- {name}: {licence}" for name, licence in self.collections),
             plan="\n".join(f"- {name}: {value}" for name, value in self.plan.items()),
             curve=curve_as_markdown(self.curve),
@@ -72,3 +74,9 @@ class Card:
             held_out=as_markdown(self.held_out),
             latency=latency.as_markdown(self.latency),
         )
+
+
+def _longest(fusion: Fusion) -> str:
+    if fusion.most_characters is None:
+        return "It is asked about passages of any length."
+    return f"It is not asked where the passages have more than {fusion.most_characters} characters in the mean."

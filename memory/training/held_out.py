@@ -7,11 +7,11 @@ from memory.training.mining import mine
 from memory.training.views import View
 from rerank.training.pools import Pools
 
-MOST_QUESTIONS = 500
+MOST_QUESTIONS = 300
 
 
 def mine_collection(directory: Path, *, cache: Path | None, verbosity: int = 1) -> Pools:
-    """Pools of a collection in BEIR's layout: its `test` questions, or 500 of them drawn. Raises BadDataset."""
+    """Pools of a collection in BEIR's layout: its `test` questions, or 300 of them drawn. Raises BadDataset."""
     collection = read_collection(directory)
     numbers = {document.doc_id: number for number, document in enumerate(collection.documents)}
     view = View(collection.name, texts=collection.texts())

@@ -1,4 +1,4 @@
-"""How good the order of pools is, and which weight of the model's score is the best, on dev.
+"""How good the order of pools is, and which fusion with the model's score is the best, on dev.
 
 nDCG@10 over documents, each at the place of its best text, as `manage.py evaluate` counts it.
 """
@@ -6,11 +6,15 @@ nDCG@10 over documents, each at the place of its best text, as `manage.py evalua
 import numpy as np
 
 from memory.benchmarks.ranking import ndcg
+from rerank.ordering import Fusion
 from rerank.training.fusion import fused
 from rerank.training.pools import Pools, by_kind
 from rerank.training.scoring import SERVED
 
 WEIGHTS = (0.0, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3)
+MOST_CHARACTERS = (200, 300, 400, 600, 800, 1000, None)
+CONVERSATIONS = "conversations"
+MOST_LOST = 0.003  # of nDCG@10, by any kind of question
 
 
 def ndcg_of(pools: Pools, scores: np.ndarray) -> np.ndarray:
@@ -28,13 +32,28 @@ def oracle_ndcg(pools: Pools, depth: int = SERVED) -> np.ndarray:
     return ndcg_of(pools, pools.relevant[:, :depth].astype(np.float64))
 
 
+def best_fusion(pools: Pools, scores: np.ndarray) -> Fusion:
+    """Of the fusions by which no kind of question loses more than MOST_LOST, the one by which conversations gain most,
+    each collection's counted alike (where there are none: all kinds), and of these the one that asks least.
+    """
+    hybrid = _by_kind(pools, hybrid_ndcg(pools, scores.shape[1]))
+    spoken = np.array([kind.endswith(f"/{CONVERSATIONS}") for kind in np.unique(pools.kinds)])
+    wanted = spoken if spoken.any() else ~spoken
+    found: dict[Fusion, float] = {}
+    for weight in WEIGHTS:
+        for most_characters in MOST_CHARACTERS:
+            fusion = Fusion("weighted", weight, most_characters)
+            gains = _by_kind(pools, ndcg_of(pools, fused(pools, scores, fusion))) - hybrid
+            if gains.min() >= -MOST_LOST:
+                found[fusion] = float(gains[wanted].mean())
+    return max(found, key=found.__getitem__)
+
+
 def best_weight(pools: Pools, scores: np.ndarray) -> float:
-    """The weight with the best mean of the kinds' nDCG@10, so that no kind counts by its size."""
-    kinds = np.array(pools.kinds)
+    """The weight with the best mean of the kinds' nDCG@10, whatever any of them loses."""
 
     def mean(weight: float) -> float:
-        each = ndcg_of(pools, fused(pools, scores, weight))
-        return float(np.mean([each[kinds == kind].mean() for kind in np.unique(kinds)]))
+        return float(_by_kind(pools, ndcg_of(pools, fused(pools, scores, Fusion("weighted", weight)))).mean())
 
     return max(WEIGHTS, key=mean)
 
@@ -44,7 +63,8 @@ def figures(pools: Pools, scores: np.ndarray) -> dict[str, float]:
     which is `dev`, by which the best checkpoint is chosen; and the gain of each kind.
     """
     weight = best_weight(pools, scores)
-    together, hybrid = ndcg_of(pools, fused(pools, scores, weight)), hybrid_ndcg(pools, scores.shape[1])
+    together = ndcg_of(pools, fused(pools, scores, Fusion("weighted", weight)))
+    hybrid = hybrid_ndcg(pools, scores.shape[1])
     kinds = {kind: [row for row, each in enumerate(pools.kinds) if each == kind] for kind, _ in by_kind(pools)}
     return {
         "dev": float(np.mean([together[rows].mean() for rows in kinds.values()])),
@@ -53,6 +73,12 @@ def figures(pools: Pools, scores: np.ndarray) -> dict[str, float]:
         "weight": weight,
         **{f"gain {kind}": float((together - hybrid)[rows].mean()) for kind, rows in kinds.items()},
     }
+
+
+def _by_kind(pools: Pools, values: np.ndarray) -> np.ndarray:
+    """The mean of each kind's questions, in the order of the kinds' names."""
+    kinds = np.array(pools.kinds)
+    return np.array([values[kinds == kind].mean() for kind in np.unique(kinds)])
 
 
 def _orders(pools: Pools, scores: np.ndarray) -> list[np.ndarray]:

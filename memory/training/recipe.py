@@ -3,16 +3,17 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from memory.training.collections import JudgedCollection, Part, Passage
 from memory.training.mining import mine
 from memory.training.rewriting import HELD_OUT_SPEAKERS, SPEAKERS
-from memory.training.views import View, conversations, documents_view, statements_view, windows_view
+from memory.training.views import View, conversations, documents_view, paragraphs_view, statements_view, windows_view
 from rerank.training.pools import Pools, joined
 
-# Mean characters of a collection's documents. Longer ones are no memories, shorter ones no documents.
-LONGEST_MEMORY, SHORTEST_DOCUMENT = 1000, 500
+# Mean characters of a collection's documents. Longer ones are no memories, shorter ones no documents but sentences.
+LONGEST_MEMORY, SHORTEST_DOCUMENT, LONGEST_SENTENCE = 1000, 500, 250
 CONVERSATION = 90_000  # characters in one, about 600 turns
 
 
@@ -20,12 +21,14 @@ CONVERSATION = 90_000  # characters in one, about 600 turns
 class Recipe:
     """How many questions of each view, and which share of the documents becomes turns of a conversation."""
 
-    windows: int = 4500
-    documents: int = 2500
+    windows: int = 9000
+    documents: int = 2000
     statements: int = 1000
     turns: float = 0.5
-    evaluated: int = 250
-    most_characters: int = 1_600_000  # of a collection, drawn: embedding them is most of the cost of mining
+    evaluated: int = 150
+    # Of a collection, drawn: embedding them is most of the cost of mining. Long documents are slower to train on, too.
+    most_characters: int = 1_200_000
+    most_of_documents: int = 300_000
     seed: int = 0
 
 
@@ -43,7 +46,7 @@ def mine_training(
 def mine_evaluation(
     collections: Sequence[JudgedCollection], part: Part, recipe: Recipe, *, cache: Path | None, verbosity: int = 1
 ) -> Pools:
-    """Pools of a part that is not trained on: documents, windows, and conversations of two people."""
+    """Pools of a part that is not trained on: documents, paragraphs, and conversations of two people."""
     speakers = HELD_OUT_SPEAKERS if part is Part.HELD_OUT else SPEAKERS
     mined = []
     for collection in collections:
@@ -54,13 +57,13 @@ def mine_evaluation(
 
 def _training_views(collection: JudgedCollection, recipe: Recipe) -> Iterator[tuple[View, int]]:
     name, questions = collection.name, collection.questions[Part.TRAIN]
-    passages = _drawn(collection.passages[Part.TRAIN], recipe.most_characters, recipe.seed)
     if mean_length(collection) < LONGEST_MEMORY:
+        passages = _drawn(collection.passages[Part.TRAIN], recipe.most_characters, recipe.seed)
         view = windows_view(f"{name}/windows", passages, questions, turns=recipe.turns, seed=recipe.seed)
         yield view, recipe.windows
-    if mean_length(collection) > SHORTEST_DOCUMENT:
+    else:
+        passages = _drawn(collection.passages[Part.TRAIN], recipe.most_of_documents, recipe.seed)
         yield documents_view(f"{name}/documents", passages, questions), recipe.documents
-    if mean_length(collection) > LONGEST_MEMORY:
         yield statements_view(f"{name}/statements", passages, seed=recipe.seed), recipe.statements
 
 
@@ -74,6 +77,9 @@ def _evaluation_views(
         yield from conversations(
             f"{name}/conversations", passages, questions, size=size, speakers=speakers, seed=recipe.seed
         )
+    if mean_length(collection) < LONGEST_SENTENCE:
+        neighbours = _first(collection.passages[part], recipe.most_characters // 4)
+        yield paragraphs_view(f"{name}/paragraphs", neighbours, questions)
     if mean_length(collection) > SHORTEST_DOCUMENT:
         yield documents_view(f"{name}/documents", passages, questions)
     if mean_length(collection) > LONGEST_MEMORY:
@@ -94,3 +100,9 @@ def _drawn(passages: Sequence[Passage], characters: int, seed: int) -> list[Pass
     count = max(1, round(len(passages) * characters / total))
     chosen = sorted(random.Random(seed).sample(range(len(passages)), count))  # noqa: S311
     return [passages[each] for each in chosen]
+
+
+def _first(passages: Sequence[Passage], characters: int) -> list[Passage]:
+    """The passages that begin within the first so many characters."""
+    before = accumulate((len(passage.text) for passage in passages), initial=0)
+    return [passage for passage, start in zip(passages, before, strict=False) if start < characters]

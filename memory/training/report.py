@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from memory.benchmarks.ranking import difference
-from memory.training.quality import hybrid_ndcg, ndcg_of, oracle_ndcg
+from memory.training.quality import CONVERSATIONS, MOST_LOST, hybrid_ndcg, ndcg_of, oracle_ndcg
+from rerank.ordering import Fusion
 from rerank.training.fusion import fused
 from rerank.training.pools import Pools
 
-CONVERSATIONS = "conversations"
-MOST_LOST = 0.003
 LEAST_GAINED = 0.02  # on conversations, with an interval that excludes 0
 CURVE_COLUMNS = ("step", "pairs", "seconds", "loss", "hybrid", "dev", "model", "weight")
 
@@ -29,12 +28,12 @@ class Row:
     gain: tuple[float, float, float]
 
 
-def rows_of(pools: Pools, scores: np.ndarray, weight: float) -> Iterator[Row]:
+def rows_of(pools: Pools, scores: np.ndarray, fusion: Fusion) -> Iterator[Row]:
     """A row for each kind of question, and one for the conversations of all collections together."""
     kinds = {kind: [row for row, each in enumerate(pools.kinds) if each == kind] for kind in sorted(set(pools.kinds))}
     spoken = [row for kind, rows in kinds.items() if kind.endswith(f"/{CONVERSATIONS}") for row in rows]
     for name, rows in {**kinds, **({CONVERSATIONS: spoken} if spoken else {})}.items():
-        yield _row(name, pools.part(rows), scores[rows], weight)
+        yield _row(name, pools.part(rows), scores[rows], fusion)
 
 
 def what_is_in_the_way(rows: Sequence[Row]) -> list[str]:
@@ -62,8 +61,8 @@ def curve_as_markdown(points: Sequence[Mapping[str, float]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(f"{p[name]:g}" for name in CURVE_COLUMNS) + " |" for p in points)])
 
 
-def _row(name: str, pools: Pools, scores: np.ndarray, weight: float) -> Row:
-    hybrid, together = hybrid_ndcg(pools, scores.shape[1]), ndcg_of(pools, fused(pools, scores, weight))
+def _row(name: str, pools: Pools, scores: np.ndarray, fusion: Fusion) -> Row:
+    hybrid, together = hybrid_ndcg(pools, scores.shape[1]), ndcg_of(pools, fused(pools, scores, fusion))
     return Row(
         name=name,
         questions=len(pools),

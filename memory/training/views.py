@@ -2,6 +2,7 @@
 
     windows     windows of one to four sentences, a share of the documents as turns of a conversation
     documents   whole documents with their titles, in chunks as the product cuts them
+    paragraphs  what follows each other in a collection of sentences, put together again
     statements  a sentence taken out of a document, which the rest of it has to be found by
 
 A view is cut into tenants: a question is asked among the texts of its own.
@@ -17,6 +18,7 @@ from memory.training.collections import Passage, Question
 from memory.training.rewriting import FORMS, SPEAKERS, asked_of, sentences, turn, windows
 
 CHUNKS_A_DOCUMENT = 2  # of a long one: its beginning tells what it is about
+CHARACTERS_OF_A_PARAGRAPH = 700
 WORDS_OF_A_STATEMENT = range(8, 31)
 
 
@@ -71,6 +73,16 @@ def documents_view(kind: str, passages: Sequence[Passage], questions: Sequence[Q
     return view
 
 
+def paragraphs_view(kind: str, passages: Sequence[Passage], questions: Sequence[Question]) -> View:
+    """Neighbouring sentences, mostly of one article, as paragraphs of CHARACTERS_OF_A_PARAGRAPH."""
+    view, asked = View(kind), _by_document(questions)
+    for document, parts in enumerate(_paragraphs(passages)):
+        view.add(document, [" ".join(part.text for part in parts)])
+        for question in (each for part in parts for each in asked.get(part.doc_id, ())):
+            view.ask(question, document)
+    return view
+
+
 def statements_view(kind: str, passages: Sequence[Passage], *, seed: int) -> View:
     """One sentence of each long document asks for the rest of it (Lee et al., Latent retrieval, ACL 2019)."""
     view, generator = View(kind), random.Random(seed)  # noqa: S311
@@ -102,6 +114,17 @@ def conversations(
         yield windows_view(
             kind, shuffled[start : start + size], questions, turns=1.0, seed=generator.randrange(2**32), speakers=pair
         )
+
+
+def _paragraphs(passages: Sequence[Passage]) -> Iterator[list[Passage]]:
+    parts: list[Passage] = []
+    for passage in passages:
+        parts.append(passage)
+        if sum(len(part.text) for part in parts) >= CHARACTERS_OF_A_PARAGRAPH:
+            yield parts
+            parts = []
+    if parts:
+        yield parts
 
 
 def _chunks(passage: Passage) -> list[str]:

@@ -5,6 +5,9 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from rerank.ordering import Fusion
 
 MODEL, TOKENIZER, CONFIG, CARD = "model.onnx", "tokenizer.json", "config.json", "README.md"
 MOST_BYTES = 20 * 2**20  # of the whole folder: it lives in a repository
@@ -15,7 +18,7 @@ class Served:
     """What config.json says of a model: its name, how its scores are fused, and how its pairs are made."""
 
     name: str
-    weight: float
+    fusion: Fusion
     max_length: int
     shared_token_types: bool
 
@@ -27,14 +30,16 @@ def write_bundle(folder: Path, model: bytes, tokenizer: Path, served: Served) ->
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL).write_bytes(model)
     shutil.copyfile(tokenizer, folder / TOKENIZER)
-    config = {
+    config: dict[str, Any] = {
         "name": served.name,
-        "fusion": "weighted",
-        "weight": served.weight,
+        "fusion": served.fusion.name,
+        "weight": served.fusion.weight,
         "max_length": served.max_length,
         "shared_token_types": served.shared_token_types,
         "sha256": hashlib.sha256(model).hexdigest(),
     }
+    if served.fusion.most_characters is not None:
+        config["most_characters"] = served.fusion.most_characters
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
 

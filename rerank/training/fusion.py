@@ -5,6 +5,7 @@
 
 import numpy as np
 
+from rerank.ordering import Fusion
 from rerank.training.pools import Pools
 
 
@@ -16,7 +17,17 @@ def normalised(scores: np.ndarray, there: np.ndarray) -> np.ndarray:
     return np.divide(scores - mean, deviation, out=np.zeros(scores.shape), where=deviation > 1e-9)
 
 
-def fused(pools: Pools, scores: np.ndarray, weight: float) -> np.ndarray:
+def suited(pools: Pools, fusion: Fusion, depth: int) -> np.ndarray:
+    """bool (questions,): which pools the model is asked about."""
+    return np.array([fusion.suits(pools.passages(row, places)) for row, places in enumerate(_places(pools, depth))])
+
+
+def fused(pools: Pools, scores: np.ndarray, fusion: Fusion) -> np.ndarray:
     """The fused score of the first candidates, float64 of the shape of `scores` (questions, depth)."""
     depth = scores.shape[1]
-    return np.asarray(pools.hybrid[:, :depth] + weight * normalised(scores, pools.candidates[:, :depth] >= 0))
+    added = fusion.weight * normalised(scores, pools.candidates[:, :depth] >= 0)
+    return np.asarray(pools.hybrid[:, :depth] + np.where(suited(pools, fusion, depth)[:, None], added, 0))
+
+
+def _places(pools: Pools, depth: int) -> list[np.ndarray]:
+    return [np.arange(count) for count in (pools.candidates[:, :depth] >= 0).sum(axis=1)]

@@ -60,7 +60,7 @@ class Training:
         evaluate: Callable[[Network], dict[str, float]],
         device: str = "cpu",
         log: Callable[[str], None] = print,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self.network = network.to(device)
         self.loss = FusionLoss().to(device)

@@ -18,7 +18,7 @@ from rerank.training.pairs import TokenisedPools
 from rerank.training.pools import Pools
 from rerank.training.scoring import by_network, scores_of
 
-CURVE_QUESTIONS = 60  # of each kind of dev, asked at every point of the learning curve
+CURVE_QUESTIONS = 40  # of each kind of dev, asked at every point of the learning curve
 
 
 @dataclass(frozen=True)

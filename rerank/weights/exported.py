@@ -4,8 +4,9 @@ A folder with `model.onnx`, `tokenizer.json` and `config.json`, which says how t
 
     {"name": "…", "sha256": "… of model.onnx", "fusion": "weighted", "weight": 0.1, "max_length": 256}
 
-and optionally `query_tokens`, `dtype`, `pad_token_id` and `shared_token_types` (whether tokens that stand on both sides
-of a pair have types of their own: `rerank.backends.pair_tokenizer`). Inputs are any of `input_ids`, `token_type_ids`,
+and optionally `query_tokens`, `dtype`, `pad_token_id`, `shared_token_types` (whether tokens that stand on both sides
+of a pair have types of their own: `rerank.backends.pair_tokenizer`) and `most_characters` (longer passages, in a pool's
+mean, are left as retrieval has them: `rerank.ordering.Fusion`). Inputs are any of `input_ids`, `token_type_ids`,
 `attention_mask` (batch, tokens) and `lengths` (batch,), int32 or int64; the output is one raw logit a row.
 """
 
@@ -42,7 +43,7 @@ def verify_exported(directory: Path) -> ModelFiles:
         revision=digest[:12],
         config=config,
         graph=directory / GRAPH,
-        fusion=Fusion(config["fusion"], float(config.get("weight", 0.0))),
+        fusion=Fusion(config["fusion"], float(config.get("weight", 0.0)), config.get("most_characters")),
     )
 
 
@@ -56,4 +57,6 @@ def _problem(config: Mapping[str, Any]) -> str | None:
         return "weight is no number from 0 up"
     if not isinstance(config.get("max_length"), int) or config["max_length"] < 16:
         return "max_length is no number of tokens"
+    if not isinstance(config.get("most_characters", 1), int) or config.get("most_characters", 1) < 1:
+        return "most_characters is no whole number from 1 up"
     return None if isinstance(config.get("sha256"), str) else "sha256 is missing"

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from asgiref.sync import async_to_sync
 from onnx import TensorProto, helper
 from pytest_django import Settings
 
-from rerank import SkipReason, config, health, metrics, rerank_now, runtime
+from rerank import SkipReason, config, health, metrics, rerank_now, rerank_with_reason, runtime
 from rerank.backends.onnx_backend import OnnxBackend
 from rerank.backends.pair_tokenizer import Limits
 from rerank.outcomes import ModelUnavailable, Reranker
@@ -70,6 +71,22 @@ def test_where_there_is_none_the_specified_model_is_missed(
     assert "RERANK_MODEL is no directory" in str(health.report()["detail"])
 
 
+@pytest.mark.parametrize("most", [19, 20])
+def test_long_passages_keep_their_order_and_the_model_is_not_asked(bundle: Path, most: int) -> None:
+    """The passages have 20 characters in the mean."""
+    write_export_config(bundle, most_characters=most)
+    asked = metrics.LATENCY_MS.summary(), metrics.outcome_counts().get("long_passages", 0)
+    expected = None if most == 19 else Reranker("tiny", "weighted")
+    assert served_by() == expected
+    reranking = rerank_now("capital of France", PASSAGES)
+    coroutine = async_to_sync(rerank_with_reason)("capital of France", PASSAGES)
+    assert {reranking.skip_reason, coroutine.skip_reason} == {None if expected else SkipReason.LONG_PASSAGES}
+    if not expected:
+        assert reranking.order == coroutine.order == (0, 1, 2, 3)
+        assert metrics.outcome_counts()["long_passages"] == asked[1] + 3
+        assert metrics.LATENCY_MS.summary() == asked[0]
+
+
 def test_bundled_is_the_folder_of_the_repository(
     bundle: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +112,8 @@ def test_a_graph_of_another_hash_is_not_served(bundle: Path) -> None:
         ({"weight": "0.1"}, "weight"),
         ({"max_length": None}, "max_length"),
         ({"sha256": None}, "sha256"),
+        ({"most_characters": 0}, "most_characters"),
+        ({"most_characters": None}, "most_characters"),
     ],
 )
 def test_a_config_that_is_not_understood_is_named(bundle: Path, changes: dict[str, Any], message: str) -> None:

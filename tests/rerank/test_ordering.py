@@ -36,6 +36,15 @@ def test_weighted_fusion_without_retrieval_scores_fuses_the_places() -> None:
     assert Fusion("weighted", 0.1).order([0.0, 1.0, 2.0, 9.0]) == by_reciprocal_rank([0.0, 1.0, 2.0, 9.0])
 
 
+def test_a_pool_suits_by_the_mean_length_of_its_passages() -> None:
+    fusion = Fusion("weighted", 0.1, most_characters=3)
+    assert fusion.suits(["abcde", "a"])
+    assert not fusion.suits(["abcde", "ab"])
+    assert fusion.suits(["abcdef", None, b"bytes"])
+    assert fusion.suits([])
+    assert Fusion("weighted", 0.1).suits(["x" * 10_000])
+
+
 @pytest.mark.parametrize("name", FUSIONS)
 @given(scores)
 def test_every_fusion_is_a_permutation(name: str, values: list[float]) -> None:

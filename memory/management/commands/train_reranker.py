@@ -75,7 +75,7 @@ class Command(BaseCommand):
         )
 
     def _tell(self, trained: Trained) -> None:
-        self.stdout.write(f"Dev, weight {trained.weight:g}:\n{as_markdown(trained.dev)}\n")
+        self.stdout.write(f"Dev, {trained.fusion}:\n{as_markdown(trained.dev)}\n")
         self.stdout.write(f"Held out:\n{as_markdown(trained.held_out)}\n")
         self.stdout.write(f"Latency:\n{latency.as_markdown(trained.latency)}\n")
         for reason in trained.in_the_way:

@@ -1,5 +1,6 @@
 """`manage.py evaluate` on a collection of a handful of documents."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from io import StringIO
@@ -16,11 +17,13 @@ from memory.benchmarks.bm25_baseline import BM25Baseline
 from memory.benchmarks.evaluation import tenants
 from memory.benchmarks.quality import targets
 from memory.benchmarks.tenants import benchmark_user
-from memory.exceptions import EmbeddingModelUnavailable
+from memory.exceptions import EmbeddingModelUnavailable, NoEmbedding
 from memory.index import embedding_runtime
 from memory.index.embedders import Kind
 from memory.listing import list_chunks
 from rerank import runtime
+from rerank.backends import ServedModel
+from rerank.ordering import Fusion
 from tests.rerank.factories import FakeBackend, serve_with
 
 CORPUS = [
@@ -147,6 +150,21 @@ def test_every_fusion_is_measured_on_the_same_candidates(dataset: Path, settings
 
 
 @pytest.mark.django_db
+def test_a_model_that_is_not_for_long_passages_is_measured_as_it_is_served(dataset: Path, settings: Any) -> None:
+    settings.RERANK_ENABLED = True
+    write(dataset / "corpus.jsonl", [row | {"text": f"{row['text']} ={place}"} for place, row in enumerate(CORPUS)])
+    backend = FakeBackend()
+    backend.model = ServedModel("for short ones", fusion=Fusion("weighted", 1000, most_characters=20))
+    serve_with(backend)
+    try:
+        report = evaluate(dataset, "--modes", "hybrid", "rerank")
+    finally:
+        runtime.reset()
+    rows = {row["mode"]: row["mrr"] for row in report["results"]}
+    assert rows["rerank weighted 1000"] == rows["hybrid"] > rows["rerank replace"]
+
+
+@pytest.mark.django_db
 def test_rerank_without_a_model_is_left_out_with_its_reason(dataset: Path, settings: Any) -> None:
     settings.RERANK_ENABLED = False
     report = evaluate(dataset, "--modes", "rerank")
@@ -198,6 +216,27 @@ def test_a_text_is_kept_as_a_question_and_as_a_passage(settings: Any, tmp_path: 
         embedding_cache.embeddings(["A dog barks."], "texts", cache=tmp_path, kind=kind, verbosity=0) for kind in Kind
     )
     assert np.linalg.norm(asked - stored) > 0.1
+
+
+@pytest.mark.parametrize(("reason", "attempts"), [(NoEmbedding.TIMEOUT, 2), (NoEmbedding.ERROR, 1)])
+def test_a_batch_that_came_too_late_is_embedded_once_more(
+    reason: NoEmbedding, attempts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a process was stopped, or a machine asleep."""
+    asked: list[int] = []
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        asked.append(len(texts))
+        if len(asked) == 1:
+            raise EmbeddingModelUnavailable("", reason)
+        return np.ones((len(texts), 3), dtype=np.float32)
+
+    monkeypatch.setitem(embedding_cache.EMBED, Kind.PASSAGE, embed)
+    with contextlib.ExitStack() as stack:
+        if attempts == 1:
+            stack.enter_context(pytest.raises(EmbeddingModelUnavailable))
+        embedding_cache.embeddings(["a", "b"], "texts", cache=tmp_path, verbosity=0)
+    assert asked == [2] * attempts
 
 
 @pytest.mark.django_db

@@ -1,6 +1,6 @@
 from memory.training.collections import Passage, Question
 from memory.training.rewriting import HELD_OUT_SPEAKERS
-from memory.training.views import conversations, documents_view, statements_view, windows_view
+from memory.training.views import conversations, documents_view, paragraphs_view, statements_view, windows_view
 
 LONG = "Alice has a boat. Bob has a car with four wheels and no roof at all. " * 6
 PASSAGES = [Passage(str(number), f"Title {number}", LONG) for number in range(6)]
@@ -45,3 +45,11 @@ def test_a_conversation_is_of_two_people() -> None:
     for view in views:
         assert len({name for name in HELD_OUT_SPEAKERS if any(name in text for text in view.texts)}) <= 2
     assert sum(len(view.questions) for view in views) == 2
+
+
+def test_neighbouring_sentences_become_paragraphs() -> None:
+    sentences = [Passage(str(number), "", f"{number}. ".ljust(100, "x")) for number in range(16)]
+    view = paragraphs_view("kind", sentences, [Question("Which?", "8")])
+    assert [text.count(".") for text in view.texts] == [7, 7, 2]
+    assert view.texts[1].startswith("7. ")
+    assert view.answers == [(1,)]

@@ -14,7 +14,7 @@ from rerank.training.scoring import scores_of
 from rerank.weights.exported import verify_exported
 from tests.rerank.training import small
 
-SERVED = Served("a model", 0.1, 160, True)
+SERVED = Served("a model", Fusion("weighted", 0.1), 160, True)
 
 
 def test_the_folder_says_what_is_in_it(body: Path, tmp_path: Path) -> None:
@@ -42,9 +42,11 @@ def test_what_is_too_large_for_a_repository_is_refused(body: Path, tmp_path: Pat
 def test_what_is_served_scores_as_what_was_trained(body: Path, tmp_path: Path, shared: bool) -> None:
     network, tokenised = small.network(body, shared=shared), small.tokenised(body, shared=shared)
     model = int8_model(fp32_model(config_of(small.SMALL, layers=2, shared_token_types=shared), network.weights()))
-    folder = write_bundle(tmp_path, model, body / "tokenizer.json", Served("a model", 0.1, 32, shared))
+    folder = write_bundle(
+        tmp_path, model, body / "tokenizer.json", Served("a model", Fusion("weighted", 0.1, 400), 32, shared)
+    )
     backend = OnnxBackend(verify_exported(folder), Limits(), threads=1)
     question, passages = tokenised.pools.questions[0], tokenised.pools.passages(0, range(24))
     trained = scores_of(tokenised, by_graph(model))[0]
     assert backend.predict([(question, passage) for passage in passages]) == pytest.approx(trained, abs=1e-5)
-    assert backend.model.fusion == Fusion("weighted", 0.1)
+    assert backend.model.fusion == Fusion("weighted", 0.1, 400)

@@ -8,12 +8,23 @@ from tests.rerank.training import small
 def test_whole_pools_are_ordered_as_serving_orders_one() -> None:
     pools = small.colour_pools()
     scores = np.random.default_rng(0).standard_normal((len(pools), 24))
-    ours = np.argsort(-fused(pools, scores, 0.3), axis=1, kind="stable")
+    fusion = Fusion("weighted", 0.3)
+    ours = np.argsort(-fused(pools, scores, fusion), axis=1, kind="stable")
     served = [
-        Fusion("weighted", 0.3).order(row.tolist(), hybrid.tolist())
+        fusion.order(row.tolist(), hybrid.tolist())
         for row, hybrid in zip(scores, pools.hybrid[:, :24].astype(np.float64), strict=True)
     ]
     assert ours.tolist() == [list(order) for order in served]
+
+
+def test_pools_of_long_passages_keep_their_order() -> None:
+    pools = small.colour_pools(4)
+    scores = np.random.default_rng(0).standard_normal((4, 24))
+    lengths = [np.mean([len(text) for text in pools.passages(row, range(24))]) for row in range(4)]
+    fusion = Fusion("weighted", 0.3, int(sorted(lengths)[1]) + 1)
+    moved = (fused(pools, scores, fusion) != pools.hybrid[:, :24]).any(axis=1)
+    assert moved.tolist() == [length <= fusion.most_characters for length in lengths]
+    assert 0 < moved.sum() < 4
 
 
 def test_candidates_that_are_not_there_count_for_nothing() -> None:
