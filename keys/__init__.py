@@ -6,7 +6,8 @@
     heartbeat, live_keys, process   which keys every serving process holds
     rotation, movers                the engine of a rotation; the interface by which it moves rows
     runs, leases, pace, steps       the record of a rotation, one at a time, how fast, named steps
-    jobs                            when maintenance jobs last ended
+    jobs, tallies                   when maintenance jobs last ended; rows by key as they were last counted
+    repeating                       threads of a serving process that do something now and then
     retry_while_away                retries work while the database is away
     key_ages, status, admin, models what is known about keys, for an operator; never key material
 

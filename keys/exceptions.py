@@ -21,6 +21,14 @@ class RotationRefused(Exception):
     """A rotation must not start. The message says why and what to do first."""
 
 
+class RotationCancelled(Exception):
+    """A rotation was cancelled while it ran, or before it was taken up. What has moved stays."""
+
+
+class JobRefused(Exception):
+    """A maintenance job is not asked for: it is already, or nobody does it for others."""
+
+
 class MissingKeys(Exception):
     """Rows name key ids that this process does not hold."""
 

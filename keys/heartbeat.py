@@ -6,12 +6,10 @@ So a rotation can refuse to move rows to a key that some process lacks. A proces
 seconds counts as gone.
 """
 
-import atexit
 import contextlib
 import logging
 import os
 import socket
-import threading
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -23,25 +21,29 @@ from django.db.models.functions import Now
 from keys.keyring import get_keyring
 from keys.models import KeyRecord, ProcessHeartbeat, Purpose
 from keys.process import process_id
+from keys.repeating import Repeating
 
 EVERY_SECONDS = 15.0
 FORGOTTEN_AFTER = timedelta(seconds=60)
 
 logger = logging.getLogger(__name__)
 _role: str | None = None
-_stopped = threading.Event()
-_writing = threading.Lock()
+_heartbeat: Repeating | None = None
+_companions: list[Repeating] = []
+
+
+def accompany(work: Repeating) -> None:
+    """Start `work` whenever a process begins to report itself, and stop it first when that process ends."""
+    _companions.append(work)
 
 
 def start(role: str) -> None:
     """Report this process now and every 15 seconds from a daemon thread, and its forked children as well."""
-    global _role
-    first = _role is None
-    _role = role
-    _start_thread()
-    if first:
-        os.register_at_fork(after_in_child=_start_in_child)
-        atexit.register(stop)
+    global _role, _heartbeat
+    if _heartbeat is None:
+        _role, _heartbeat = role, Repeating("key-heartbeat", lambda: beat(role), EVERY_SECONDS, at_end=_sign_off)
+    for repeating in (_heartbeat, *_companions):
+        repeating.start()
 
 
 def stop() -> None:
@@ -49,9 +51,15 @@ def stop() -> None:
 
     For a server's hook at the exit of a worker; may be called twice, and in a process that never reported itself.
     """
-    _stopped.set()
-    # Under the lock: a heartbeat that is being written would bring the record back.
-    with _writing, contextlib.suppress(DatabaseError, ImproperlyConfigured), contextlib.closing(connection):
+    for companion in _companions:
+        companion.stop()
+    if _heartbeat is not None:
+        _heartbeat.stop()
+
+
+def _sign_off() -> None:
+    logger.info("process ends", extra={"role": _role, "pid": os.getpid()})
+    with contextlib.suppress(DatabaseError, ImproperlyConfigured), contextlib.closing(connection):
         ProcessHeartbeat.objects.filter(process=process_id()).delete()
 
 
@@ -106,29 +114,3 @@ def lacking(purpose: Purpose, key_ids: Sequence[str]) -> list[ProcessHeartbeat]:
 def with_another_current_key(purpose: Purpose, key_id: str) -> list[ProcessHeartbeat]:
     """Live processes whose new rows name another key: while they write, a rotation to `key_id` cannot finish."""
     return [process for process in live_processes() if process.current(purpose) != key_id]
-
-
-def _start_in_child() -> None:
-    global _stopped, _writing
-    _stopped, _writing = threading.Event(), threading.Lock()
-    _start_thread()
-
-
-def _start_thread() -> None:
-    if _role is not None:
-        threading.Thread(target=_beat_until_stopped, args=(_role,), name="key-heartbeat", daemon=True).start()
-
-
-def _beat_until_stopped(role: str) -> None:
-    while True:
-        try:
-            with _writing:
-                if not _stopped.is_set():
-                    beat(role)
-        except Exception as error:  # noqa: BLE001  (a heartbeat that fails must not end the heartbeats)
-            logger.warning("Heartbeat not recorded: %s", type(error).__name__)
-        finally:
-            # Back into the pool: a thread that sleeps holds no connection.
-            connection.close()
-        if _stopped.wait(EVERY_SECONDS):
-            return

@@ -89,6 +89,7 @@ class RotationRun(models.Model):
         INTERRUPTED = "interrupted", "interrupted"
         FINISHED = "finished", "finished"
         FAILED = "failed", "failed"
+        CANCELLED = "cancelled", "cancelled"
 
     OPEN = (State.REQUESTED, State.RUNNING, State.INTERRUPTED)
     # A worker saves its progress every second or so; one that is silent this long has died or lost its database.
@@ -106,6 +107,8 @@ class RotationRun(models.Model):
     rate = models.FloatField(default=0.0, help_text="rows per second")
     requested_by = models.TextField(blank=True, default="")
     started_by = models.TextField(blank=True, default="")
+    # Whoever works on the run stops, and closes it as cancelled, once this names somebody.
+    cancelled_by = models.TextField(blank=True, default="", db_default="")
     requested_at = models.DateTimeField(db_default=Now(), editable=False)
     started_at = models.DateTimeField(null=True, blank=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -136,13 +139,47 @@ class RotationRun(models.Model):
             min(1.0, self.rows_done / self.rows_total) if self.rows_total else float(self.state == self.State.FINISHED)
         )
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the present phase ends, at the present rate; None unless rows are being done."""
+        if self.state != self.State.RUNNING or not self.rate or self.rows_total <= self.rows_done:
+            return None
+        return (self.rows_total - self.rows_done) / self.rate
+
 
 class JobRecord(models.Model):
-    """When a maintenance job last ended, and whether what it looked at was as it should be."""
+    """A maintenance job (`keys.jobs`): who last asked for it, how far it is, and how it last ended.
+
+    Whether it is asked for, runs or has ended follows from these facts and its lease, and is no column.
+    """
 
     name = models.TextField(primary_key=True)
-    finished_at = models.DateTimeField()
-    succeeded = models.BooleanField()
+    requested_at = models.DateTimeField(null=True)
+    requested_by = models.TextField(default="", db_default="")
+    started_at = models.DateTimeField(null=True)
+    started_by = models.TextField(default="", db_default="")
+    done = models.BigIntegerField(default=0, db_default=0)
+    total = models.BigIntegerField(default=0, db_default=0)
+    finished_at = models.DateTimeField(null=True)
+    succeeded = models.BooleanField(default=True, db_default=True)
+    # What it found, in numbers. Never content.
+    message = models.TextField(default="", db_default="")
+
+    class Meta:
+        verbose_name = "maintenance job"
+        verbose_name_plural = "maintenance"
 
     def __str__(self) -> str:
         return self.name
+
+
+class KeyTally(models.Model):
+    """Rows by table and key id as they were last counted, which reads every row's key id (`keys.tallies`)."""
+
+    purpose = models.TextField(primary_key=True, choices=Purpose)
+    counts = models.JSONField(default=list)
+    counted_at = models.DateTimeField(db_default=Now())
+    seconds = models.FloatField(help_text="how long the counting took")
+
+    def __str__(self) -> str:
+        return f"rows by {self.purpose} key"

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from keys import heartbeat, steps
+from keys import heartbeat, steps, tallies
 from keys.exceptions import MissingKeys, RotationRefused
 from keys.held_keys import held_keys
 from keys.models import KeyRecord, ProcessHeartbeat, RotationRun
@@ -67,12 +67,18 @@ def refuse_blind_processes(mover: Mover, planned: Plan) -> None:
 
 
 def rotate(
-    mover: Mover, *, started_by: str, pace: Pace | None = None, report: Callable[[RotationRun], None] | None = None
+    mover: Mover,
+    *,
+    started_by: str,
+    pace: Pace | None = None,
+    report: Callable[[RotationRun], None] | None = None,
+    only: int | None = None,
 ) -> RotationRun:
     """Move every row to the current key and verify it; returns the run, finished or failed.
 
-    Raises RotationRefused, MissingKeys or LeaseTaken before anything is changed; later RotationRefused when a process
-    turns up that lacks a key, LeaseLost when this one was silent too long. Whatever stops it leaves the run
+    `only` is the run that was asked for; without it an open run is resumed, or one begun. Raises RotationRefused,
+    MissingKeys or LeaseTaken before anything is changed; later RotationRefused when a process turns up that lacks a
+    key, LeaseLost when this one was silent too long, RotationCancelled. Whatever else stops it leaves the run
     interrupted, to be resumed by the next call.
     """
     planned = plan(mover)
@@ -82,6 +88,7 @@ def rotate(
         from_key_ids=planned.from_key_ids,
         started_by=started_by,
         pace=pace,
+        only=only,
         report=_also_looking_at_processes(mover, planned, report),
     ) as progress:
         steps.reached("run taken up")
@@ -146,7 +153,7 @@ class Rotation:
                 return
 
     def _count(self) -> Plan:
-        return Plan(self._key_id, retry_while_away(self._mover.key_counts))
+        return Plan(self._key_id, retry_while_away(tallies.take, self._mover).counts)
 
     def _remaining(self) -> int:
         """Rows under another key, less those that have failed to move."""

@@ -1,19 +1,25 @@
 """`RotationCommand`: what `rotate_encryption_key` and `rotate_hmac_key` have in common."""
 
 import signal
+import time
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, connection
 
-from keys.exceptions import LeaseLost, LeaseTaken, MissingKeys, RotationRefused
-from keys.models import RotationRun
+from keys import leases
+from keys.exceptions import LeaseLost, LeaseTaken, MissingKeys, RotationCancelled, RotationRefused
+from keys.models import Purpose, RotationRun
 from keys.movers import Mover
 from keys.pace import Pace
 from keys.process import operator
 from keys.progress_bar import ProgressBar
+from keys.retry_while_away import is_away, retry_while_away
 from keys.rotation import plan, rotate
-from keys.runs import FailedRow
+from keys.runs import LEASE, FailedRow, open_run
+
+WATCH_SECONDS = 2.0
 
 
 class RotationCommand(BaseCommand):
@@ -23,6 +29,7 @@ class RotationCommand(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
         parser.add_argument("--batch", type=int, default=Pace.batch, help=f"rows per transaction ({Pace.batch})")
         parser.add_argument("--max-rate", type=float, default=0.0, help="rows per second at most (no limit)")
+        parser.add_argument("--watch", action="store_true", help="wait for rotations that the admin requests")
 
     def mover(self, **options: Any) -> Mover:
         """What moves the rows."""
@@ -35,15 +42,17 @@ class RotationCommand(BaseCommand):
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             self.work(self.mover(**options), Pace(batch=batch, max_rate=max_rate), **options)
-        except (RotationRefused, MissingKeys, LeaseTaken, LeaseLost) as refusal:
+        except (RotationRefused, RotationCancelled, MissingKeys, LeaseTaken, LeaseLost) as refusal:
             raise CommandError(str(refusal)) from None
         except KeyboardInterrupt:
             raise CommandError("Interrupted. Run it again to go on where it stopped.", returncode=130) from None
 
-    def work(self, mover: Mover, pace: Pace, *, dry_run: bool, **options: Any) -> None:
-        """Plan or rotate."""
+    def work(self, mover: Mover, pace: Pace, *, dry_run: bool, watch: bool, **options: Any) -> None:
+        """Plan, rotate, or wait for rotations that are asked for."""
         if dry_run:
             self.say_plan(mover)
+        elif watch:
+            self._watch(mover, pace)
         else:
             self.rotate(mover, pace)
 
@@ -61,19 +70,47 @@ class RotationCommand(BaseCommand):
         else:
             self.stdout.write(f"All {planned.total:,} rows name key {planned.to_key_id}: they would be verified.")
 
-    def rotate(self, mover: Mover, pace: Pace) -> None:
-        """Rotate. Raises CommandError when the run failed."""
+    def rotate(self, mover: Mover, pace: Pace, only: int | None = None) -> None:
+        """Rotate; `only` the run that was asked for, if that is given. Raises CommandError when the run failed."""
         planned = plan(mover)
         self.stdout.write(
             f"Rotating to key {planned.to_key_id}: {planned.to_do:,} of {planned.total:,} rows are under another key."
         )
         with ProgressBar() as bar:
-            run = rotate(mover, started_by=operator(), pace=pace, report=bar.show)
+            run = rotate(mover, started_by=operator(), pace=pace, report=bar.show, only=only)
         for failure in run.failures:
             self.stderr.write(str(FailedRow(**failure)))
         if run.state != RotationRun.State.FINISHED:
             raise CommandError(run.message)
         self.stdout.write(self.style.SUCCESS(run.message))
+
+    def _watch(self, mover: Mover, pace: Pace) -> None:
+        self.stdout.write("Waiting for requested rotations. Ctrl-C ends this.")
+        while True:
+            run = retry_while_away(_request_to_take_up, mover.purpose)
+            if run is not None:
+                self._attempt(run, mover, pace)
+            time.sleep(WATCH_SECONDS)
+
+    def _attempt(self, run: RotationRun, mover: Mover, pace: Pace) -> None:
+        try:
+            self.rotate(mover, pace, only=run.pk)
+        except (RotationRefused, MissingKeys) as refusal:
+            # Shown in the admin, where it was asked for; tried again until the reason is gone.
+            refused = RotationRun.objects.filter(pk=run.pk).exclude(message=str(refusal))
+            retry_while_away(refused.update, message=str(refusal))
+        except (CommandError, LeaseTaken, LeaseLost, RotationCancelled) as error:
+            self.stderr.write(str(error))
+        except DatabaseError as error:
+            if not is_away(error):
+                raise
+            self.stderr.write("The database is away; the rotation goes on when it is back.")
+            connection.close()
+
+
+def _request_to_take_up(kind: Purpose) -> RotationRun | None:
+    run = open_run(kind)
+    return None if run is None or leases.is_held(LEASE) else run
 
 
 def _interrupt(*args: Any) -> None:

@@ -22,7 +22,7 @@ from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models.functions import Now
 
 from keys import leases
-from keys.exceptions import LeaseLost, RotationRefused
+from keys.exceptions import LeaseLost, RotationCancelled, RotationRefused
 from keys.leases import HeldLease
 from keys.models import Purpose, RotationRun
 from keys.pace import Pace
@@ -34,6 +34,14 @@ FAILURES_SHOWN = 100
 MAX_FAILURES = 1_000
 
 State = RotationRun.State
+# All that whoever works on a run writes: not by whom it is cancelled.
+WRITTEN = [
+    field.name
+    for field in RotationRun._meta.concrete_fields
+    if not field.primary_key and field.name not in ("cancelled_by", "requested_at")
+]
+CANCELLED_BY = "Cancelled by"
+AFTER_CANCELLING = "What has moved stays; keep the old key accepted. The next rotation moves the rest."
 
 
 @dataclass(frozen=True)
@@ -118,16 +126,18 @@ class Progress:
         return len(self._failed) >= MAX_FAILURES
 
     def save(self) -> None:
-        """Save now and renew the lease. Raises LeaseLost."""
+        """Save now and renew the lease. Raises LeaseLost, and RotationCancelled when somebody wants the run to end."""
         now = self._clock()
         elapsed = now - self._rated_at
         if self._rated_rows and elapsed > 0:
             self.run.rate = self._rated_rows / elapsed
         self._saved_at = now
         retry_while_away(self._lease.renew)
-        retry_while_away(self.run.save)
+        retry_while_away(self.run.save, update_fields=WRITTEN)
         if self._report:
             self._report(self.run)
+        if self.run.state == State.RUNNING and (person := retry_while_away(_cancelled_by, self.run)):
+            raise RotationCancelled(f"{CANCELLED_BY} {person}. {AFTER_CANCELLING}")
 
     def finish(self, *, verified: bool, message: str = "") -> None:
         """End the run as finished."""
@@ -157,6 +167,31 @@ def request_rotation(kind: Purpose, *, requested_by: str) -> RotationRun:
         raise RotationRefused(f"There is an open {kind.label} rotation already.") from None
 
 
+def cancel_rotation(kind: Purpose, *, cancelled_by: str) -> RotationRun:
+    """Close the open run, or have whoever works on it close it within a second. Raises RotationRefused without one.
+
+    Rows that have moved stay moved; the others keep their key, which must stay accepted.
+    """
+    with transaction.atomic():
+        run = RotationRun.objects.select_for_update().filter(kind=kind, state__in=RotationRun.OPEN).first()
+        if run is None:
+            raise RotationRefused(f"There is no open {kind.label} rotation.")
+        run.cancelled_by = cancelled_by
+        if run.state != State.RUNNING or not leases.is_held(LEASE):
+            _close_cancelled(run)
+        run.save()
+    return run
+
+
+def _close_cancelled(run: RotationRun) -> None:
+    run.state, run.finished_at = State.CANCELLED, Now()
+    run.message = f"{CANCELLED_BY} {run.cancelled_by}. {AFTER_CANCELLING}"
+
+
+def _cancelled_by(run: RotationRun) -> str:
+    return RotationRun.objects.filter(pk=run.pk).values_list("cancelled_by", flat=True).get()
+
+
 def open_run(kind: Purpose) -> RotationRun | None:
     """The run that is requested, running or interrupted, if there is one."""
     return RotationRun.objects.filter(kind=kind, state__in=RotationRun.OPEN).first()
@@ -171,10 +206,15 @@ def run_rotation(
     started_by: str,
     report: Callable[[RotationRun], None] | None = None,
     pace: Pace | None = None,
+    only: int | None = None,
 ) -> Iterator[Progress]:
-    """Hold the rotation lease and the open run of this kind, resumed or new, for the block. Raises LeaseTaken."""
+    """Hold the rotation lease and the open run of this kind, resumed or new, for the block.
+
+    `only` is the run that was asked for: without it nothing is begun. Raises LeaseTaken, and RotationCancelled when the
+    run that was asked for is open no more.
+    """
     with leases.hold(LEASE) as lease:
-        run = _take_up(kind, to_key_id, from_key_ids, started_by)
+        run = _take_up(kind, to_key_id, from_key_ids, started_by, only)
         try:
             yield Progress(run, lease, report, pace=pace)
         finally:
@@ -182,8 +222,14 @@ def run_rotation(
                 _interrupt(run, lease)
 
 
-def _take_up(kind: Purpose, to_key_id: str, from_key_ids: Sequence[str], started_by: str) -> RotationRun:
-    run = open_run(kind) or RotationRun(kind=kind, requested_by=started_by)
+@transaction.atomic  # whoever cancels meanwhile waits, and finds a run that is under way
+def _take_up(
+    kind: Purpose, to_key_id: str, from_key_ids: Sequence[str], started_by: str, only: int | None
+) -> RotationRun:
+    found = RotationRun.objects.select_for_update().filter(kind=kind, state__in=RotationRun.OPEN).first()
+    if only is not None and (found is None or found.pk != only):
+        raise RotationCancelled("The rotation was cancelled before it was taken up.")
+    run = found or RotationRun(kind=kind, requested_by=started_by)
     if run.pk and run.to_key_id not in ("", to_key_id):
         # The current key changed since the run stopped: its progress towards the other key does not count for this one.
         run.state, run.message = State.FAILED, f"Superseded by a rotation to {to_key_id}."
@@ -191,6 +237,7 @@ def _take_up(kind: Purpose, to_key_id: str, from_key_ids: Sequence[str], started
         run = RotationRun(kind=kind, requested_by=started_by)
     run.from_key_ids = sorted({*run.from_key_ids, *from_key_ids} - {to_key_id})
     run.state, run.to_key_id, run.started_by, run.message = State.RUNNING, to_key_id, started_by, ""
+    run.cancelled_by = ""
     run.started_at = run.started_at or Now()
     if run.rows_failed:
         # Rows that failed come before the cursor: start again, or the run would finish without them.
@@ -206,5 +253,9 @@ def _interrupt(run: RotationRun, lease: HeldLease) -> None:
     # lease another process has taken up the run.
     with contextlib.suppress(DatabaseError, LeaseLost):
         lease.renew()
-        run.state = State.INTERRUPTED
-        run.save()
+        run.cancelled_by = _cancelled_by(run)
+        if run.cancelled_by:
+            _close_cancelled(run)
+        else:
+            run.state = State.INTERRUPTED
+        run.save(update_fields=WRITTEN)

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from keys import heartbeat, leases, nonces
+from keys import heartbeat, leases, nonces, tallies
 from keys.held_keys import held_keys
 from keys.key_ages import old_keys
 from keys.keyring import ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED, HMAC_KEY, HMAC_KEYS_ACCEPTED, Keyring, get_keyring
 from keys.models import KeyRecord, ProcessHeartbeat, Purpose, RotationRun
-from keys.movers import Mover, mover_of
+from keys.movers import KeyCount, Mover, mover_of
 from keys.runs import LEASE
+from keys.tallies import Tally
 
 SEALING, HASHING, ACCEPTED, UNKNOWN, PAST = "sealing", "hashing", "accepted", "unknown", "past"
 
@@ -43,12 +44,14 @@ class KeyFacts:
 @dataclass(frozen=True)
 class KeyReport:
     """`run`, `hmac_run`: the last rotation of each kind. `attention`: what is wrong or unfinished. `next_steps`: what
-    is safe to do and what is not, in plain words. `removable`: key ids that may leave the environment now."""
+    is safe to do and what is not, in plain words. `removable`: key ids that may leave the environment now.
+    `counted_at`: when rows were counted, the older of both purposes; None when they never were."""
 
     keys: list[KeyFacts]
     processes: list[dict[str, Any]]
     run: RotationRun | None
     hmac_run: RotationRun | None = None
+    counted_at: datetime | None = None
     attention: list[str] = field(default_factory=list)
     next_steps: list[str] = field(default_factory=list)
     removable: list[str] = field(default_factory=list)
@@ -66,19 +69,28 @@ class KeyReport:
         }
 
 
-def key_report() -> KeyReport:
-    """The report as of now. Raises ImproperlyConfigured without a census role, LookupError without movers."""
+def key_report(*, count: bool = True) -> KeyReport:
+    """The report as of now. Counting reads every row's key id; without `count` rows are as they were last counted.
+
+    Raises ImproperlyConfigured without a census role (when it counts), LookupError without movers.
+    """
     keyring = get_keyring()
     processes = list(heartbeat.live_processes())
-    keys = [facts for purpose in Purpose for facts in _facts(mover_of(purpose), processes)]
+    taken = [_tally(mover_of(purpose), count) for purpose in Purpose]
+    keys = [
+        facts
+        for purpose, tally in zip(Purpose, taken, strict=True)
+        for facts in _facts(purpose, tally.counts if tally else [], processes)
+    ]
     run = RotationRun.objects.filter(kind=Purpose.ENCRYPTION).first()
     hmac_run = RotationRun.objects.filter(kind=Purpose.HMAC).first()
-    judge = _Judge(keyring, keys, processes, run, hmac_run, leases.is_held(LEASE))
+    judge = _Judge(keyring, keys, processes, run, hmac_run, leases.is_held(LEASE), all(taken))
     return KeyReport(
         keys=keys,
         processes=[_process_facts(process) for process in processes],
         run=run,
         hmac_run=hmac_run,
+        counted_at=min((tally.counted_at for tally in taken if tally), default=None) if all(taken) else None,
         attention=list(judge.attention()),
         next_steps=list(judge.next_steps()),
         removable=judge.removable(),
@@ -86,8 +98,11 @@ def key_report() -> KeyReport:
 
 
 # --- Facts ----------------------------------------------------------------------------------------------------------
-def _facts(mover: Mover, processes: list[ProcessHeartbeat]) -> Iterator[KeyFacts]:
-    purpose, counts = mover.purpose, mover.key_counts()
+def _tally(mover: Mover, count: bool) -> Tally | None:
+    return tallies.take(mover) if count else tallies.latest(mover.purpose)
+
+
+def _facts(purpose: Purpose, counts: list[KeyCount], processes: list[ProcessHeartbeat]) -> Iterator[KeyFacts]:
     held = held_keys(purpose)
     records = {record.key_id: record for record in KeyRecord.objects.filter(purpose=purpose)}
     in_rows = {count.key_id for count in counts}
@@ -146,8 +161,11 @@ class _Judge:
     run: RotationRun | None
     hmac_run: RotationRun | None
     lease_held: bool
+    counted: bool
 
     def attention(self) -> Iterator[str]:
+        if not self.counted:
+            yield "Rows have not been counted yet: a serving process does it in its first minute, or key_status."
         for key in self.keys:
             yield from self._attention_to(key)
         for old in old_keys():
@@ -160,6 +178,8 @@ class _Judge:
     def next_steps(self) -> Iterator[str]:
         sealing = self.keyring.sealing.key_id
         yield f"New rows are sealed under {sealing}."
+        if not self.counted:
+            return
         for key in self._encryption(ACCEPTED):
             yield self._advice(key)
         for key in self._encryption(UNKNOWN):
@@ -170,6 +190,8 @@ class _Judge:
             yield "Nothing to do. For the next rotation: manage.py generate_keys --next."
 
     def removable(self) -> list[str]:
+        if not self.counted:
+            return []
         encryption = [key for key in self._encryption(ACCEPTED) if self._is_leaving(key) and self._may_leave(key)]
         return [key.key_id for key in (*encryption, *filter(self._hmac_may_leave, self._hmac(ACCEPTED)))]
 
@@ -181,7 +203,7 @@ class _Judge:
                 f"{key.row_count:,} rows are under {key.key_id}, which is not held here: put the key into"
                 f" {held.accepted_variable}."
             )
-        elif key.state == ACCEPTED and key.row_count:
+        elif key.state == ACCEPTED and key.row_count and not self._is_rotating(key):
             yield f"{key.row_count:,} rows are still under {key.key_id}: run manage.py {held.command}."
         if key.state == SEALING and key.seals >= nonces.WARN_AT:
             yield (
@@ -196,7 +218,16 @@ class _Judge:
                     " restart it."
                 )
 
+    def _is_rotating(self, key: KeyFacts) -> bool:
+        """Whether a rotation of its purpose is asked for, or under way."""
+        run = self.run if key.purpose == Purpose.ENCRYPTION else self.hmac_run
+        if run is None:
+            return False
+        return run.state == RotationRun.State.REQUESTED or (run.state == RotationRun.State.RUNNING and self.lease_held)
+
     def _advice(self, key: KeyFacts) -> str:
+        if key.row_count and self._is_rotating(key):
+            return f"Keep {key.key_id} until the rotation that has begun has moved its {key.row_count:,} rows."
         if key.row_count:
             return f"Keep {key.key_id}: {key.row_count:,} rows still need it."
         if not self._is_leaving(key):

@@ -21,11 +21,9 @@ AUTHENTICATION_FAILURES = Counter("memory_authentication_failures_total", "Calls
 REQUESTS_REPLAYED = Counter("memory_requests_replayed_total", "Requests answered as the first time, by their key.")
 REQUESTS_PURGED = Counter("memory_requests_purged_total", "Answers that were kept for MEMORY_IDEMPOTENCY_HOURS.")
 THROTTLED = Counter("memory_throttled_total", "Calls refused with 429, by the scope of their verb.", ["scope"])
+STAGE_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 STAGE_SECONDS = Histogram(
-    "memory_stage_seconds",
-    "Seconds spent in one stage of a verb.",
-    ["verb", "stage"],
-    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
+    "memory_stage_seconds", "Seconds spent in one stage of a verb.", ["verb", "stage"], buckets=STAGE_BOUNDS
 )
 CANDIDATE_SEARCHES = Counter("memory_candidate_searches_total", "Searches for candidates, by path taken.", ["path"])
 CHUNKS_INDEXED = Counter("memory_chunks_indexed_total", "Chunks written.")

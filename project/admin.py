@@ -13,6 +13,8 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+admin.site.index_template = "project/dashboard.html"
+
 for model in (User, Group, AccessAttempt, AccessLog, AccessFailureLog):
     admin.site.unregister(model)
 

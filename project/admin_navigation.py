@@ -4,11 +4,25 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.templatetags.static import static
 from django.urls import reverse
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
-    """Groups of links as django-unfold takes them, one group an app."""
+    """Groups of links as django-unfold takes them: the first page, then one group an app."""
+    overview = {"title": "Overview", "link": reverse("admin:index")}
+    return [
+        {"items": [overview]},
+        *_apps(request),
+    ]
+
+
+def stylesheet(request: HttpRequest) -> str:
+    """The address of our own styles."""
+    return static("project/dashboard.css")
+
+
+def _apps(request: HttpRequest) -> list[dict[str, Any]]:
     return [
         {"title": app["name"], "items": [*_models(app), *_further(app["app_label"], request)]}
         for app in admin.site.get_app_list(request)

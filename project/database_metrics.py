@@ -95,7 +95,7 @@ def _rotations() -> Iterator[Metric]:
 def _jobs() -> Iterator[Metric]:
     age = GaugeMetricFamily("keys_job_age_seconds", "Since a maintenance job last ended.", labels=["job"])
     failed = GaugeMetricFamily("keys_job_failed", "1: its last run found something, or failed.", labels=["job"])
-    for record in JobRecord.objects.annotate(age=Now() - F("finished_at")):
+    for record in JobRecord.objects.filter(finished_at__isnull=False).annotate(age=Now() - F("finished_at")):
         age.add_metric([record.name], record.age.total_seconds())
         failed.add_metric([record.name], float(not record.succeeded))
     yield from (age, failed)

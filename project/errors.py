@@ -14,9 +14,10 @@ from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.template.loader import render_to_string
 from django.views import defaults
 from rest_framework import exceptions as drf
 
@@ -237,6 +238,8 @@ def _join(path: str, key: str | int) -> str:
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """handler400."""
+    if isinstance(exception, DisallowedHost):
+        return _page_or_problem(request, 400, UNKNOWN_HOST)
     return problem(413 if isinstance(exception, RequestDataTooBig) else 400)
 
 
@@ -262,15 +265,37 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return defaults.server_error(request) if _is_admin(request) else problem(500)
 
 
+ORIGIN = (
+    "The page that sent this form comes from another origin (scheme, host and port) than the one this service was"
+    " asked under. Behind a proxy: have it pass the Host header on, set X-Forwarded-Proto and TRUSTED_PROXY_COUNT, or"
+    " list the address that the browser shows in CSRF_TRUSTED_ORIGINS."
+)
+NO_CSRF_TOKEN = "The CSRF token is missing or wrong; go back, reload the page and try again."  # noqa: S105
+UNKNOWN_HOST = "This service does not answer under that host name; ALLOWED_HOSTS lists those it does."
+
+
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """CSRF_FAILURE_VIEW, for pages; API views enforce CSRF in their authenticator."""
-    return problem(403, "The CSRF token is missing or wrong; reload the page and try again.")
+    """CSRF_FAILURE_VIEW, for pages; API views enforce CSRF in their authenticator. Says whether it is the origin."""
+    of_origin = reason.startswith(("Origin checking failed", "Referer checking failed"))
+    return _page_or_problem(request, 403, ORIGIN if of_origin else NO_CSRF_TOKEN)
+
+
+def _page_or_problem(request: HttpRequest, status: int, detail: str) -> HttpResponse:
+    """A person at the admin is shown a page; anybody else gets problem+json."""
+    if not _is_admin(request):
+        return problem(status, detail)
+    context = {"title": HTTPStatus(status).phrase, "detail": detail}
+    response = HttpResponse(render_to_string("project/refused.html", context), status=status)
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 def locked_out(request: HttpRequest, response: Any = None, credentials: Any = None) -> HttpResponse:
     """AXES_LOCKOUT_CALLABLE: too many failed logins."""
     seconds = str(60 * settings.ADMIN_LOCKOUT_MINUTES)
-    return problem(429, "Too many failed logins; wait before the next one.", headers={"Retry-After": seconds})
+    answer = _page_or_problem(request, 429, "Too many failed logins; wait before the next one.")
+    answer["Retry-After"] = seconds
+    return answer
 
 
 def _is_admin(request: HttpRequest) -> bool:

@@ -115,6 +115,8 @@ SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 SESSION_COOKIE_SECURE = not INSECURE_HTTP
 CSRF_COOKIE_SECURE = not INSECURE_HTTP
 CSRF_FAILURE_VIEW = "project.errors.csrf_failure"
+# Where a login goes that was not on its way anywhere.
+LOGIN_URL, LOGIN_REDIRECT_URL = "admin:login", "admin:index"
 SESSION_COOKIE_AGE = 12 * 3600
 # The admin shows a new token in a message, once. It is kept in the browser's cookie, never in the session table.
 MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
@@ -265,6 +267,8 @@ UNFOLD: dict[str, Any] = {
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": True,
     "SIDEBAR": {"navigation": "project.admin_navigation.navigation"},
+    "DASHBOARD_CALLBACK": "project.dashboard.page.dashboard",
+    "STYLES": ["project.admin_navigation.stylesheet"],
 }
 
 # --- Keys -----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
-from rerank import health
+from rerank import flag, health
 from rerank.models import SwitchChange
 
 
@@ -18,6 +18,7 @@ class SwitchChangeAdmin(ModelAdmin):
     list_display = ("changed_at", "position", "changed_by_name", "note")
     fields = ("enabled", "note")
     list_before_template = "rerank/admin_state.html"
+    change_list_template = "rerank/admin_switch.html"
 
     @display(description="Position", label={"on": "success", "off": "danger"})
     def position(self, change: SwitchChange) -> str:
@@ -40,4 +41,11 @@ class SwitchChangeAdmin(ModelAdmin):
         super().save_model(request, obj, form, change)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        return super().changelist_view(request, {**(extra_context or {}), "rerank": health.report()})
+        extra = {
+            "title": "Reranker",
+            "rerank": health.report(),
+            "is_on": flag.read_switch(),
+            "who_decides": flag.who_decides(),
+            "may_switch": self.has_add_permission(request),
+        }
+        return super().changelist_view(request, {**(extra_context or {}), **extra})

@@ -74,6 +74,14 @@ def _forget_position(**kwargs: Any) -> None:
     transaction.on_commit(switch.forget)
 
 
+def who_decides() -> str:
+    """One sentence: whether the environment or the switch is what decides, and how it stands."""
+    if not settings.RERANK_ENABLED:
+        return "The environment decides: RERANK_ENABLED=false keeps the reranker off here, whatever the switch says."
+    position = "on" if read_switch() else "off"
+    return f"The switch decides, for RERANK_ENABLED is true: it is {position}, in every process within two seconds."
+
+
 def is_enabled() -> bool:
     return bool(settings.RERANK_ENABLED) and switch.is_on()
 

@@ -30,6 +30,7 @@ APPS = ("keys", "memory", "project", "rerank")
 LANDED = {
     "keys/migrations/0001_initial.py": "0e22e48a1d55901799d12ca27d9f611eb9ebb9cb32a2a0664733359644368a19",
     "keys/migrations/0002_job_record.py": "efeb7c50986ca87dfdb7bb0043c4d1529b0b8ca59a9368162a44d768062629de",
+    "keys/migrations/0004_jobs_and_tallies.py": "33975d8fe9541c981bd577799943559acf18959a110fb407d804465a1fea63c7",
     "memory/migrations/0001_initial.py": "1f99a342952173a229dab687f6e242bf5279f68e821736dc64cd2173ca34fc61",
     "memory/migrations/0002_services_stay.py": "7708ba256b451b33fa6ff758d6ca807d9755e4bf426da5c6eed9594ac290c293",
     "memory/migrations/0003_recipe_of_rows.py": "0c8aaee433de5c0128fc10b00affb1c3bfeb69080716cb7292564679add4c9f9",
@@ -43,6 +44,7 @@ LANDED = {
     "memory/migrations/0011_row_macs.py": "3fdc3750beb430d20f68e65593a536caceb8a9dabd8d378593abec9a10c09814",
     "project/migrations/0001_initial.py": "cd4bfe13f4f1a2ec8a4921e281209ec244c193217a562a2f489bbf7a8b0a6020",
     "project/migrations/0002_counters.py": "f2dae2df226a3a7c3b20f74b780fad5382e444f06e60df18a45ea907e667750b",
+    "project/migrations/0003_hourly_counts.py": "18eb4dc50c1f3216d10a911318067515e246c99d191850a3a3fb2f0dcb13c37e",
     "rerank/migrations/0001_initial.py": "d2110b9c828bb7c4543793180c6c2ff82ef1df72e53f22aa3af70c26b04b9c5f",
 }
 # The classes that Django itself writes into a migration. Anything else would change under it.

@@ -23,7 +23,7 @@ from django.db import connections
 from keys import jobs
 from keys.jobs import Job
 from memory import metrics
-from memory.operations import due, execution, idempotency, queue
+from memory.operations import due, execution, idempotency, maintenance, queue
 from memory.operations.queue import Operation
 from memory.tracing import job_span
 from memory.verbs.expiry import purge_expired
@@ -35,6 +35,7 @@ PURGE_EVERY_SECONDS = 60.0
 PURGE_EXPIRED_EVERY = timedelta(hours=1)
 # How long a process that ends waits for its thread to hand its call back: within gunicorn's graceful timeout.
 END_SECONDS = 20.0
+HAND_BACK_SECONDS = 10.0
 CANNOT_WORK = (DatabaseError, psycopg.Error, ImproperlyConfigured)
 
 
@@ -46,6 +47,7 @@ class Worker:
         self._wanted = threading.Event()
         self._served_last = ""
         self._purged_at = float("-inf")
+        self._maintenance: threading.Thread | None = None
 
     def run(self) -> int:
         """Work, and wait for work, until `stop()`; returns how many attempts were made."""
@@ -56,6 +58,8 @@ class Worker:
                 attempts += done
             else:
                 self._wanted.wait(LOOK_EVERY_SECONDS)
+        if self._maintenance is not None:
+            self._maintenance.join(HAND_BACK_SECONDS)
         return attempts
 
     def run_until_empty(self) -> int:
@@ -72,6 +76,7 @@ class Worker:
         """
         try:
             self._purge_now_and_then()
+            self._maintain_when_asked()
             return sum(self._serve(user_hash) for user_hash in due.due_users(after=self._served_last))
         except execution.Stopping:
             return 0
@@ -114,6 +119,15 @@ class Worker:
             with job_span("job purge"):
                 purge_expired(progress=self._go_on)
             jobs.record(Job.PURGE)
+
+    def _maintain_when_asked(self) -> None:
+        """In a thread of its own: what takes hours must not keep calls waiting."""
+        if (self._maintenance is None or not self._maintenance.is_alive()) and jobs.waiting():
+            work = maintenance.do_waiting
+            self._maintenance = threading.Thread(
+                target=work, args=(self._stopping.is_set,), name="maintenance", daemon=True
+            )
+            self._maintenance.start()
 
     def _go_on(self, chunks: int) -> None:
         if self._stopping.is_set():

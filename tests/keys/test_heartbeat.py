@@ -11,6 +11,7 @@ from keys import heartbeat
 from keys.generation import generate_key
 from keys.keyring import get_keyring, parse_key
 from keys.models import KeyRecord, ProcessHeartbeat, Purpose
+from keys.repeating import Repeating
 
 pytestmark = pytest.mark.django_db
 
@@ -51,29 +52,43 @@ def test_a_silent_process_is_forgotten_after_a_minute() -> None:
     assert heartbeat.lacking(Purpose.ENCRYPTION, ["11111111"]) == []
 
 
-@pytest.mark.django_db(transaction=True)
-def test_stopping_takes_the_process_off_the_list() -> None:
-    heartbeat.beat("wsgi")
-    heartbeat.stop()
-    assert not ProcessHeartbeat.objects.exists()
-
-
 @pytest.fixture
 def _unstarted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "_role", "wsgi")
-    monkeypatch.setattr(heartbeat, "_stopped", threading.Event())
+    monkeypatch.setattr(heartbeat, "_heartbeat", None)
+    monkeypatch.setattr(heartbeat, "_companions", [])
+    monkeypatch.setattr(heartbeat, "EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("os.register_at_fork", lambda **kwargs: None)
 
 
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("_unstarted")
-def test_a_process_that_was_stopped_reports_itself_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "EVERY_SECONDS", 0.0)
-    heartbeat._start_thread()
+def await_heartbeat() -> threading.Thread:
     (thread,) = [each for each in threading.enumerate() if each.name == "key-heartbeat"]
     while not ProcessHeartbeat.objects.exists():
         thread.join(0.01)
         assert thread.is_alive()
-    heartbeat.stop()
+    return thread
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("_unstarted")
+def test_a_process_that_was_stopped_signs_off_and_reports_itself_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="keys.heartbeat"):
+        heartbeat.start("wsgi")
+        thread = await_heartbeat()
+        heartbeat.stop()
+        heartbeat.stop()
     thread.join(10)
     assert not thread.is_alive()
+    assert not ProcessHeartbeat.objects.exists()
+    assert [record.getMessage() for record in caplog.records] == ["process ends"]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("_unstarted")
+def test_what_accompanies_a_process_begins_and_ends_with_it() -> None:
+    calls: list[str] = []
+    heartbeat.accompany(Repeating("companion", lambda: calls.append("work"), 60.0, at_end=lambda: calls.append("end")))
+    heartbeat.start("wsgi")
+    await_heartbeat()
+    heartbeat.stop()
+    assert calls in (["work", "end"], ["end"])
     assert not ProcessHeartbeat.objects.exists()

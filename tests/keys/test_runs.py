@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from django.db import IntegrityError
 
-from keys.exceptions import LeaseTaken, RotationRefused
+from keys.exceptions import LeaseTaken, RotationCancelled, RotationRefused
 from keys.leases import take
 from keys.models import Purpose, RotationRun
-from keys.runs import LEASE, FailedRow, request_rotation, run_rotation
+from keys.runs import LEASE, FailedRow, cancel_rotation, request_rotation, run_rotation
 
 pytestmark = pytest.mark.django_db
 
@@ -112,3 +112,44 @@ def test_rows_that_were_written_meanwhile_are_no_more_than_all() -> None:
         progress.finish(verified=True)
     run = RotationRun.objects.get()
     assert (run.rows_done, run.rows_total) == (11, 11)
+
+
+def test_a_requested_run_is_cancelled_at_once() -> None:
+    request_rotation(ENCRYPTION, requested_by="root")
+    assert cancel_rotation(ENCRYPTION, cancelled_by="clerk").state == "cancelled"
+    assert RotationRun.objects.get().message.startswith("Cancelled by clerk.")
+    with pytest.raises(RotationRefused, match="no open"):
+        cancel_rotation(ENCRYPTION, cancelled_by="clerk")
+
+
+def test_a_running_one_is_closed_by_whoever_works_on_it() -> None:
+    with pytest.raises(RotationCancelled, match="Cancelled by clerk"), start() as progress:
+        progress.begin("reseal", total=10)
+        assert cancel_rotation(ENCRYPTION, cancelled_by="clerk").state == "running"
+        progress.save()
+    run = RotationRun.objects.get()
+    assert (run.state, run.cancelled_by) == ("cancelled", "clerk") and run.finished_at
+    with start() as progress:
+        assert progress.run.pk != run.pk
+        progress.finish(verified=True)
+
+
+def test_one_that_nobody_works_on_any_more_is_closed_at_once() -> None:
+    with pytest.raises(RuntimeError), start():
+        raise RuntimeError
+    assert cancel_rotation(ENCRYPTION, cancelled_by="clerk").state == "cancelled"
+
+
+def test_a_request_that_is_cancelled_before_it_is_taken_up_begins_nothing() -> None:
+    run = request_rotation(ENCRYPTION, requested_by="root")
+    cancel_rotation(ENCRYPTION, cancelled_by="root")
+    with pytest.raises(RotationCancelled), start(only=run.pk):
+        raise AssertionError
+    assert [each.state for each in RotationRun.objects.all()] == ["cancelled"]
+
+
+def test_the_time_left_is_that_of_the_pass_at_its_rate() -> None:
+    run = RotationRun(kind=ENCRYPTION, state="running", rows_total=1_000, rows_done=400, rate=10.0)
+    assert run.seconds_left == 60
+    run.rate = 0.0
+    assert run.seconds_left is None

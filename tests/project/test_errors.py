@@ -16,6 +16,7 @@ from rest_framework.views import APIView
 from keys.exceptions import NonceBudgetSpent
 from memory.exceptions import EmbeddingModelUnavailable, IntegrityFailure, InvalidDocument
 from project import errors, urls
+from tests.factories import make_user
 
 SECRET = "the planted secret"
 RAISED: dict[str, Exception] = {}
@@ -125,3 +126,33 @@ def test_findings_are_named_by_their_place() -> None:
     detail = {"documents": {1: {"chunks": {0: {"embedding": [drf.ErrorDetail("wrong", "invalid")]}}}}}
     response = errors.invalid(detail)
     assert json.loads(response.content)["errors"] == [{"field": "documents[1].chunks[0].embedding", "message": "wrong"}]
+
+
+ORIGIN = {"Origin": "https://memory.example.org", "Host": "localhost"}
+
+
+def test_a_form_from_another_origin_is_told_of_the_origin_in_a_page() -> None:
+    refused = Client(enforce_csrf_checks=True).post("/admin/login/", {}, headers=ORIGIN)
+    text = refused.content.decode()
+    assert refused.status_code == 403 and refused["Content-Type"].startswith("text/html")
+    assert "CSRF_TRUSTED_ORIGINS" in text and "Host header" in text and "memory.example.org" not in text
+
+
+def test_a_form_without_its_token_is_told_of_the_token() -> None:
+    refused = Client(enforce_csrf_checks=True).post("/admin/login/", {})
+    assert refused.status_code == 403 and "reload the page" in refused.content.decode()
+
+
+def test_a_host_that_is_not_ours_is_told_so() -> None:
+    page = Client().get("/admin/", headers={"Host": "elsewhere.example.org"})
+    assert page.status_code == 400 and "ALLOWED_HOSTS" in page.content.decode()
+    answer = Client().get("/api/v1/memories", headers={"Host": "elsewhere.example.org"})
+    assert "ALLOWED_HOSTS" in answer.json()["detail"] and "elsewhere" not in answer.content.decode()
+
+
+@pytest.mark.django_db
+def test_a_login_that_was_on_its_way_nowhere_ends_on_the_first_page() -> None:
+    make_user("root", password="right", is_staff=True, is_superuser=True)
+    client = Client()
+    answer = client.post("/admin/login/", {"username": "root", "password": "right"})
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/")

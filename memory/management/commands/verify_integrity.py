@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
 from keys import jobs
+from memory.operations.maintenance import verified
 from memory.rotation.findings import Inspection
 from memory.rotation.integrity import inspect_all
 from memory.tenancy.census import totals_by_hmac_key
@@ -31,7 +32,7 @@ class Command(BaseCommand):
         total = sum(chunks for _, chunks in totals_by_hmac_key().values())
         with tqdm(total=int(total * sample), desc="verify", unit=" rows", disable=None) as bar:
             seen = inspect_all(sample=sample, advance=bar.update)
-        jobs.record(jobs.Job.VERIFY, succeeded=not seen.found)
+        jobs.record(jobs.Job.VERIFY, succeeded=not seen.found, message=verified(seen))
         if options["json"]:
             self.stdout.write(json.dumps({"sample": sample, **asdict(seen)}))
         else:

@@ -1,0 +1,1 @@
+"""The admin's first page, its records and its plots."""
