@@ -14,6 +14,7 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from memory.access.scopes import ALL, TokenScope
 from memory.access.tokens import MAX_DAYS, AccessToken, ServiceAccount
 
 STATE_COLOURS = {"active": "success", "expired": "warning", "revoked": "danger"}
@@ -47,6 +48,13 @@ class NewTokenForm(forms.ModelForm):
         widget=UnfoldAdminTextInputWidget,
     )
 
+    scopes = forms.MultipleChoiceField(
+        choices=TokenScope.choices,
+        initial=ALL,
+        help_text="What it may do with the memories that it reaches.",
+        widget=forms.CheckboxSelectMultiple,
+    )
+
     class Meta:
         model = AccessToken
         fields = ("user", "label")
@@ -58,18 +66,38 @@ class NewTokenForm(forms.ModelForm):
 
 @admin.register(AccessToken)
 class AccessTokenAdmin(ModelAdmin):
-    list_display = ("prefix", "user", "label", "shown_state", "created", "expiry", "last_used_at")
-    list_filter = (StateFilter,)
-    search_fields = ("token_key", "label", "user__username")
-    list_select_related = ("user",)
+    list_display = ("prefix", "holder", "label", "shown_scopes", "shown_state", "last_used_at", "expiry", "created")
+    list_filter = (StateFilter, "user__service_account")
+    search_fields = ("token_key", "label", "user__username", "user__service_account__namespace")
+    list_select_related = ("user__service_account",)
     autocomplete_fields = ("user",)
     actions = ("revoke",)
-    readonly_fields = ("prefix", "user", "shown_state", "created", "expiry", "last_used_at", "revoked_at")
+    readonly_fields = (
+        "prefix",
+        "user",
+        "shown_scopes",
+        "shown_state",
+        "created",
+        "expiry",
+        "last_used_at",
+        "revoked_at",
+    )
     fields = ("label", *readonly_fields)
 
     @admin.display(description="Token", ordering="token_key")
     def prefix(self, token: AccessToken) -> str:
         return f"{token.token_key}…"
+
+    @admin.display(description="Service or account", ordering="user__username")
+    def holder(self, token: AccessToken) -> str:
+        service = getattr(token.user, "service_account", None)
+        if service is None:
+            return str(token.user.get_username())
+        return f"service {service.namespace}" + (", acts for users" if service.may_act_for_users else "")
+
+    @admin.display(description="May")
+    def shown_scopes(self, token: AccessToken) -> str:
+        return ", ".join(token.scopes)
 
     @display(description="State", label=STATE_COLOURS)
     def shown_state(self, token: AccessToken) -> str:
@@ -86,7 +114,7 @@ class AccessTokenAdmin(ModelAdmin):
         return super().get_form(request, obj, change=change, **kw)
 
     def get_fields(self, request: HttpRequest, obj: AccessToken | None = None) -> Any:
-        return ("user", "label", "days") if obj is None else self.fields
+        return ("user", "label", "scopes", "days") if obj is None else self.fields
 
     def get_readonly_fields(self, request: HttpRequest, obj: AccessToken | None = None) -> Any:
         return () if obj is None else self.readonly_fields
@@ -97,7 +125,10 @@ class AccessTokenAdmin(ModelAdmin):
             return
         days = form.cleaned_data["days"]
         row, secret = AccessToken.objects.issue(
-            user=obj.user, label=obj.label, expires_in=timedelta(days=days) if days else None
+            user=obj.user,
+            label=obj.label,
+            expires_in=timedelta(days=days) if days else None,
+            scopes=form.cleaned_data["scopes"],
         )
         # What follows (the log entry, the redirect) is about the row that was made.
         obj.__dict__.update(row.__dict__)

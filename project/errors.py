@@ -130,6 +130,9 @@ def _identity_problem(exc: Exception) -> HttpResponse | None:
     match exc:
         case identity.InvalidCredential():
             return _unauthenticated(str(exc))
+        case identity.MissingScope():
+            challenge = 'Bearer realm="memory", error="insufficient_scope"'  # RFC 6750
+            return problem(403, str(exc), headers={"WWW-Authenticate": challenge})
         case identity.ActingForUsersDenied():
             return problem(403, str(exc), errors=field)
         case identity.UserHeaderMissing() | identity.InvalidUserHeader():

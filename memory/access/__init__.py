@@ -1,6 +1,7 @@
 """Identifies the caller of a request, and the user whose memory it may reach.
 
     identity          canonical user ids; the caller as an `Identity`
+    scopes            what a token may do
     tokens            bearer tokens and the services that hold them (models)
     token_look_up     finds the token of a request by one prepared statement
     authentication    from a request's credential to an `Identity`, and to DRF

@@ -55,6 +55,10 @@ class NamingUsersDenied(ActingForUsersDenied):
     field = "user_id"
 
 
+class MissingScope(IdentityError):
+    """The token may not do this: it lacks a scope."""
+
+
 @dataclass(frozen=True)
 class Identity:
     """A caller, and the user whose memory the caller reaches.

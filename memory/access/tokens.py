@@ -4,10 +4,12 @@ A token is `smem_` and 64 hex digits of randomness; the table keeps its SHA-512 
 of the table opens nothing. An expired or revoked token stays in the table, as a record of what was valid until when.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
 from django.db.models import Q
@@ -17,6 +19,7 @@ from knox.settings import CONSTANTS
 
 from memory.access import token_look_up
 from memory.access.identity import BENCHMARK_NAMESPACE
+from django.contrib.postgres.fields import ArrayField
 from memory.access.rates import parse_rate
 
 LAST_USED_RESOLUTION = timedelta(minutes=1)
@@ -27,10 +30,19 @@ MAX_DAYS = 3650
 
 
 class AccessTokenManager(AuthTokenManager):
-    def issue(self, *, user: Any, label: str = "", expires_in: timedelta | None = None) -> tuple["AccessToken", str]:
+    def issue(
+        self,
+        *,
+        user: Any,
+        label: str = "",
+        expires_in: timedelta | None = None,
+        scopes: Sequence[str] = ALL,
+    ) -> tuple["AccessToken", str]:
         """Make a token for `user` that lives `expires_in` (None: for ever). Returns (row, secret); only here is the
-        secret ever seen."""
-        row, secret = self.create(user, expiry=expires_in, label=label)
+        secret ever seen. Raises ValueError for a scope that there is not, or none."""
+        if not scopes or not set(scopes) <= set(ALL):
+            raise ValueError(f"Scopes are some of {', '.join(ALL)}.")
+        row, secret = self.create(user, expiry=expires_in, label=label, scopes=[each for each in ALL if each in scopes])
         return row, secret
 
     def usable(self) -> "models.QuerySet[AccessToken]":
@@ -54,6 +66,11 @@ class AccessToken(AbstractAuthToken):
     id = models.BigAutoField(primary_key=True)
     digest = models.CharField(max_length=CONSTANTS.DIGEST_LENGTH, unique=True, editable=False)
     label = models.CharField(max_length=100, blank=True, help_text="What this token is for.")
+    scopes = ArrayField(
+        models.TextField(choices=TokenScope),
+        db_default=list(ALL),
+        help_text="What it may do with the memories that it reaches.",
+    )
     last_used_at = models.DateTimeField(null=True, editable=False)
     revoked_at = models.DateTimeField(null=True, editable=False)
 

@@ -9,6 +9,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from memory.access.scopes import TokenScope
 from memory.api.base_view import MemoryAPIView, parameters_of, valid
 from memory.api.once import once, with_doc_ids_of
 from memory.api.operation_views import ACCEPTED, PREFER, WaitInput, accepted, prefers_no_wait
@@ -84,6 +85,7 @@ class IndexView(MemoryAPIView):
 
 class QueryView(MemoryAPIView):
     throttle_scope = "query"
+    token_scopes = {"POST": TokenScope.READ}
 
     @extend_schema(
         operation_id="query_memories", summary="Ask", request=QueryInput, responses=answers(200, QueryOutput)
@@ -133,6 +135,8 @@ class ExportView(MemoryAPIView):
 
 
 class BatchGetView(MemoryAPIView):
+    token_scopes = {"POST": TokenScope.READ}
+
     @extend_schema(
         operation_id="get_memories", summary="Read many", request=IdsInput, responses=answers(200, FoundOutput)
     )
@@ -143,6 +147,8 @@ class BatchGetView(MemoryAPIView):
 
 
 class BatchDeleteView(MemoryAPIView):
+    token_scopes = {"POST": TokenScope.ERASE}
+
     @extend_schema(
         operation_id="delete_memories", summary="Delete many", request=IdsInput, responses=answers(200, DeletedOutput)
     )

@@ -29,7 +29,7 @@ def page(response: Any) -> str:
 
 def test_new_token_is_shown_exactly_once_and_works(client: Client) -> None:
     user = make_user()
-    form = {"user": user.pk, "label": "laptop", "days": "30"}
+    form = {"user": user.pk, "label": "laptop", "scopes": ["read", "erase"], "days": "30"}
     first = page(client.post(f"{TOKENS}add/", form, follow=True))
     (secret,) = set(re.findall(r"smem_[0-9a-f]{64}", first))
     token = AccessToken.objects.find(secret)
@@ -41,9 +41,10 @@ def test_new_token_is_shown_exactly_once_and_works(client: Client) -> None:
 
 
 def test_token_for_ever_and_token_for_nobody(client: Client) -> None:
-    client.post(f"{TOKENS}add/", {"user": make_user().pk, "label": "", "days": "0"})
+    client.post(f"{TOKENS}add/", {"user": make_user().pk, "label": "", "scopes": ["read"], "days": "0"})
     assert AccessToken.objects.get().expiry is None
-    client.post(f"{TOKENS}add/", {"label": "", "days": "0"})
+    client.post(f"{TOKENS}add/", {"label": "", "scopes": ["read"], "days": "0"})
+    client.post(f"{TOKENS}add/", {"user": make_user("bob").pk, "label": "", "days": "0"})
     client.post(f"{TOKENS}add/", {"user": "999", "label": "", "days": "-1"})
     assert AccessToken.objects.count() == 1
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rest_framework.serializers import Serializer
 
+from memory.access.scopes import TokenScope
 from memory.api.mcp import shapes, text
 from memory.api.mcp.json_schema import input_schema, output_schema
 from memory.api.serializers import ChunkOutput, DeletedOutput, ErasureOutput, PageOutput, QueryOutput
@@ -42,6 +43,14 @@ class Tool:
     makes_id: bool = False
     destructive: bool = False
     idempotent: bool = False
+    erases: bool = False
+
+    @property
+    def token_scope(self) -> TokenScope:
+        """What a token needs to call it."""
+        if self.erases:
+            return TokenScope.ERASE
+        return TokenScope.READ if self.reads else TokenScope.WRITE
 
     def for_client(self) -> dict[str, Any]:
         """As `tools/list` shows it."""
@@ -215,6 +224,7 @@ TOOLS = {
             run=_delete,
             say=_say_deleted,
             destructive=True,
+            erases=True,
             idempotent=True,
         ),
         Tool(
@@ -226,6 +236,7 @@ TOOLS = {
             run=_delete_all,
             say=_say_erased,
             destructive=True,
+            erases=True,
             idempotent=True,
         ),
         Tool(

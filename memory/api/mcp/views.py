@@ -18,6 +18,7 @@ from rest_framework.views import APIView
 
 from memory import metrics
 from memory.access.authentication import IdentityAuthentication
+from memory.access.scopes import require
 from memory.api.mcp import protocol
 from memory.api.mcp.protocol import Message, ProtocolError
 from memory.api.mcp.tools import TOOLS, Tool
@@ -52,6 +53,7 @@ class MCPView(APIView):
     authentication_classes = [TokenAuthentication]
     throttle_classes = [IdentityThrottle]
     throttle_scope = "other"
+    token_scopes = {"POST": None}  # as the tool asks
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         if not _origin_is_ours(request._request):
@@ -97,6 +99,7 @@ class MCPView(APIView):
             raise ProtocolError(protocol.INVALID_PARAMS, "There is no such tool.")
         keys = [] if tool.reads else _idempotency_keys(request, message)
         try:
+            require(request.auth, tool.token_scope)
             answer = self._once(tool, message, *keys) if keys else self._carried_out(tool, message, None)
         except Exception as exc:  # of the key, or of what is kept under it
             answer = self._failure(exc)

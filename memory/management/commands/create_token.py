@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
+from memory.access.scopes import ALL
 from memory.access.tokens import ACT_FOR_USERS, MAX_DAYS, AccessToken, ServiceAccount
 
 
@@ -33,6 +34,13 @@ class Command(BaseCommand):
             help="the service's budget for all of its tokens, such as 20000/min; empty: MEMORY_THROTTLE_TOKEN for each",
         )
         parser.add_argument("--expires", type=int, metavar="DAYS", help="0 for never; MEMORY_TOKEN_DAYS when not given")
+        parser.add_argument(
+            "--scope",
+            action="append",
+            choices=ALL,
+            dest="scopes",
+            help="what it may do, once for each; all when not given",
+        )
         parser.add_argument("--label", default="", help="what the token is for")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -44,7 +52,10 @@ class Command(BaseCommand):
             with transaction.atomic():
                 account = self._service(options) if options["service"] else self._account(options["user"])
                 token, secret = AccessToken.objects.issue(
-                    user=account, label=options["label"], expires_in=_lifetime(options["expires"])
+                    user=account,
+                    label=options["label"],
+                    expires_in=_lifetime(options["expires"]),
+                    scopes=options["scopes"] or ALL,
                 )
         except ValidationError as error:
             raise CommandError("; ".join(error.messages)) from None
