@@ -8,6 +8,10 @@ from django.templatetags.static import static
 from django.urls import reverse
 
 
+TITLES = {"SwitchChange": "Reranker"}
+"""Of pages that are more than a list of what their model is named after."""
+
+
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """Groups of links as django-unfold takes them: the first page, then one group an app."""
     overview = {"title": "Overview", "link": reverse("admin:index")}
@@ -30,7 +34,11 @@ def _apps(request: HttpRequest) -> list[dict[str, Any]]:
 
 
 def _models(app: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"title": model["name"], "link": model["admin_url"]} for model in app["models"] if model["admin_url"]]
+    return [
+        {"title": TITLES.get(model["object_name"], model["name"]), "link": model["admin_url"]}
+        for model in app["models"]
+        if model["admin_url"]
+    ]
 
 
 def _further(app_label: str, request: HttpRequest) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ def plots(days: int) -> list[Plot]:
     return [
         draw(f"Queries {per}", series, {"queries": _counts(series, counted.QUERIES)}),
         draw(
-            "Seconds of a query",
+            "Time of a query",
             series,
             {"p50": _percentiles(series, 0.5), "p95": _percentiles(series, 0.95)},
             unit=" ms",
