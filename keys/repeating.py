@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from django.db import connection
 
+STOP_SECONDS = 5.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -36,10 +38,14 @@ class Repeating:
     def stop(self) -> None:
         """Call `work` no more. May be called twice, and where it never began."""
         self._stopped.set()
-        with self._working:  # what is under way ends first
+        ended = self._working.acquire(timeout=STOP_SECONDS)  # what is under way ends first, unless it takes long
+        try:
             if self._started and not self._ended:
                 self._ended = True
                 self._at_end()
+        finally:
+            if ended:
+                self._working.release()
 
     def _renew(self) -> None:
         self._stopped, self._working, self._ended = threading.Event(), threading.Lock(), False

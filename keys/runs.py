@@ -188,8 +188,17 @@ def _close_cancelled(run: RotationRun) -> None:
     run.message = f"{CANCELLED_BY} {run.cancelled_by}. {AFTER_CANCELLING}"
 
 
+def _close_what_was_cancelled(kind: Purpose) -> None:
+    """Close a run whose worker died before it did so itself."""
+    with transaction.atomic():
+        left = RotationRun.objects.select_for_update().filter(kind=kind, state__in=RotationRun.OPEN)
+        for run in left.exclude(cancelled_by=""):
+            _close_cancelled(run)
+            run.save()
+
+
 def _cancelled_by(run: RotationRun) -> str:
-    return RotationRun.objects.filter(pk=run.pk).values_list("cancelled_by", flat=True).get()
+    return RotationRun.objects.filter(pk=run.pk).values_list("cancelled_by", flat=True).first() or ""
 
 
 def open_run(kind: Purpose) -> RotationRun | None:
@@ -214,6 +223,7 @@ def run_rotation(
     run that was asked for is open no more.
     """
     with leases.hold(LEASE) as lease:
+        _close_what_was_cancelled(kind)
         run = _take_up(kind, to_key_id, from_key_ids, started_by, only)
         try:
             yield Progress(run, lease, report, pace=pace)

@@ -7,7 +7,6 @@ from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse
 
-
 TITLES = {"SwitchChange": "Reranker"}
 """Of pages that are more than a list of what their model is named after."""
 

@@ -67,6 +67,8 @@ class Worker:
         attempts = 0
         while not self._stopping.is_set() and (done := self.run_due()):
             attempts += done
+        if self._maintenance is not None:
+            self._maintenance.join()
         return attempts
 
     def run_due(self) -> int:

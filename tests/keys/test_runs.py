@@ -134,6 +134,15 @@ def test_a_running_one_is_closed_by_whoever_works_on_it() -> None:
         progress.finish(verified=True)
 
 
+def test_one_whose_worker_died_before_it_closed_it_is_not_resumed() -> None:
+    run = RotationRun.objects.create(kind=ENCRYPTION, state="running", to_key_id="new", cancelled_by="clerk")
+    with start() as progress:
+        assert progress.run.pk != run.pk
+        progress.finish(verified=True)
+    run.refresh_from_db()
+    assert run.state == "cancelled"
+
+
 def test_one_that_nobody_works_on_any_more_is_closed_at_once() -> None:
     with pytest.raises(RuntimeError), start():
         raise RuntimeError
