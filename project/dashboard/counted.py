@@ -26,8 +26,8 @@ STAGES = ("embed", "candidates", "open", "rerank", "context")
 QUERY = "query"
 """Buckets are `query <le>` and `stage <stage> <le>`, cumulative as in Prometheus."""
 
-QUERIES = f"{QUERY} +Inf"
-"""Every query is in the last of the cumulative buckets."""
+QUERIES = "stage candidates +Inf"
+"""Every query, through whichever door, looks for candidates once, and is in the last of the cumulative buckets."""
 
 LOGIN_FAILURES = Counter("admin_login_failures_total", "Failed logins to the admin.")
 

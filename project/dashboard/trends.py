@@ -17,7 +17,15 @@ REFUSED = {
     "wrong credentials": counted.CREDENTIALS,
     "failed logins": counted.LOGINS,
 }
-NAMES = (*QUERY_BUCKETS, RERANKED, *NOT_RERANKED, *REFUSED.values(), levels.CHUNKS, levels.TENANT_COUNT)
+NAMES = (
+    counted.QUERIES,
+    *QUERY_BUCKETS,
+    RERANKED,
+    *NOT_RERANKED,
+    *REFUSED.values(),
+    levels.CHUNKS,
+    levels.TENANT_COUNT,
+)
 
 
 def plots(days: int) -> list[Plot]:
