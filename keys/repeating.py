@@ -23,7 +23,7 @@ class Repeating:
         self, name: str, work: Callable[[], object], seconds: float, at_end: Callable[[], object] = lambda: None
     ) -> None:
         self._name, self._work, self._seconds, self._at_end = name, work, seconds, at_end
-        self._started = False
+        self._started = self._ended = False
         self._renew()
 
     def start(self) -> None:

@@ -10,7 +10,7 @@ from keys.models import Purpose
 from keys.nonces import WARN_AT
 from project.dashboard import counted, levels
 from project.dashboard.facts import Facts
-from project.dashboard.words import ago, day
+from project.dashboard.words import ago, count, day
 
 
 class Level(IntEnum):
@@ -69,9 +69,11 @@ def job_level(facts: Facts, job: Job) -> Level:
 
 def _integrity(facts: Facts) -> Iterator[Line]:
     if failures := facts.day(counted.INTEGRITY):
-        yield Line(Level.RED, f"{failures:,} seals did not open in the last 24 hours.", "jobs", "integrity-failure")
+        yield Line(
+            Level.RED, f"{count(failures, 'seal')} did not open in the last 24 hours.", "jobs", "integrity-failure"
+        )
     if drifted := facts.day(counted.DRIFT):
-        text = f"{drifted:,} rows opened under another key than they name in the last 24 hours."
+        text = f"{count(drifted, 'row')} opened under another key than named in the last 24 hours."
         yield Line(Level.AMBER, text, "keys", "key-id-drift")
 
 
@@ -130,5 +132,5 @@ def _models(facts: Facts) -> Iterator[Line]:
 
 def _stored(facts: Facts) -> Iterator[Line]:
     if stale := round(facts.levels.get(levels.STALE, 0.0)):
-        text = f"{stale:,} tenants were indexed by other settings: run manage.py reindex."
+        text = f"{count(stale, 'tenant')} to be indexed by today's settings: run manage.py reindex."
         yield Line(Level.AMBER, text, "tenants", "index-settings-stale")

@@ -13,7 +13,7 @@ from memory.metrics import STAGE_BOUNDS
 from project.dashboard import counted, hours, levels
 from project.dashboard.attention import Level, budget_level, due_level, job_level
 from project.dashboard.facts import Facts
-from project.dashboard.words import ago, day, milliseconds, span
+from project.dashboard.words import ago, count, day, milliseconds, span
 
 BREAKER = {0: "closed", 1: "half open", 2: "open"}
 
@@ -105,7 +105,7 @@ def _keys(facts: Facts) -> Section:
     rows = []
     for purpose, what in ((Purpose.ENCRYPTION, "seals"), (Purpose.HMAC, "hashes users")):
         key, due, level = facts.current_key(purpose), facts.due(purpose), due_level(facts, purpose)
-        held = f"{key.tenants:,} users" if purpose == Purpose.HMAC else f"{key.row_count:,} rows"
+        held = count(key.tenants, "user") if purpose == Purpose.HMAC else count(key.row_count, "row")
         rows.append(Row(f"{key.key_id} {what}", held, link="keys"))
         if key.first_seen and due:
             note = f"{span(facts.now - key.first_seen)} old"

@@ -8,10 +8,15 @@ UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 def span(length: timedelta) -> str:
     """`3 days`, `1 hour`, `12 minutes`, `8 seconds`: the largest unit that fits, cut off."""
     seconds = max(0, int(length.total_seconds()))
-    for size, name in UNITS:
-        if count := seconds // size:
-            return f"{count:,} {name}{'s' if count > 1 else ''}"
-    return f"{seconds} second{'' if seconds == 1 else 's'}"
+    for size, name in (*UNITS, (1, "second")):
+        if seconds >= size:
+            return count(seconds // size, name)
+    return "0 seconds"
+
+
+def count(number: int, name: str) -> str:
+    """`1 seal`, `1,200 seals`."""
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 def ago(length: timedelta) -> str:

@@ -52,5 +52,5 @@ def test_nothing_a_good_day_and_a_bad_one(browser: webdriver.Chrome, live_server
     )
     with leases.hold(LEASE):
         browser.get(f"{live_server.url}/admin/")
-        wait_for(browser, "1 seals did not open")
+        wait_for(browser, "1 seal did not open")
         look(browser, "dashboard-bad")

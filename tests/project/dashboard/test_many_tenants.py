@@ -24,7 +24,7 @@ SECONDS = 3.0  # on a busy machine; 0.05 to 0.2 on a quiet one
 SEED = """
 INSERT INTO tenants (user_hash, user_cipher, enc_key_id, hmac_key_id, chunk_count)
 SELECT encode(sha256(number::text::bytea), 'hex'), decode(repeat('00', 40), 'hex'), 'aaaaaaaa', 'bbbbbbbb',
-       number % 1000
+       number %% 1000
 FROM generate_series(1, %s) AS number ON CONFLICT DO NOTHING
 """
 
