@@ -58,7 +58,7 @@ def sections(facts: Facts) -> list[Section]:
 
 def _traffic(facts: Facts) -> Section:
     whole = hours.buckets(counted.QUERY, PROMETHEUS_LATENCY_BUCKETS, facts.sums.day)
-    table = [["whole request, API", *_percentiles(whole)]]
+    table = [["whole request", *_percentiles(whole)]]
     for stage in counted.STAGES:
         found = hours.buckets(counted.stage(stage), STAGE_BOUNDS, facts.sums.day)
         table.append([stage, *_percentiles(found)])
