@@ -6,16 +6,19 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.contrib.auth.models import Permission
+from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from memory.access.scopes import ALL, TokenScope
-from memory.access.tokens import MAX_DAYS, AccessToken, ServiceAccount
+from memory.access.tokens import ACT_FOR_USERS, MAX_DAYS, AccessToken, ServiceAccount
 
 STATE_COLOURS = {"active": "success", "expired": "warning", "revoked": "danger"}
 
@@ -88,16 +91,21 @@ class AccessTokenAdmin(ModelAdmin):
     def prefix(self, token: AccessToken) -> str:
         return f"{token.token_key}…"
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AccessToken]:
+        """Tokens, with whether their account may act for users: asked once, not for each row."""
+        of_account = Q(user=OuterRef("user")) | Q(group__user=OuterRef("user"))
+        acts = Permission.objects.filter(of_account, codename=ACT_FOR_USERS)
+        return super().get_queryset(request).annotate(account_acts=Exists(acts))
+
     @admin.display(description="Service or account", ordering="user__username")
     def holder(self, token: AccessToken) -> str:
         service = getattr(token.user, "service_account", None)
-        if service is None:
-            return str(token.user.get_username())
-        return f"service {service.namespace}" + (", acts for users" if service.may_act_for_users else "")
+        return str(token.user.get_username()) if service is None else f"service {service.namespace}"
 
     @admin.display(description="May")
-    def shown_scopes(self, token: AccessToken) -> str:
-        return ", ".join(token.scopes)
+    def shown_scopes(self, token: Any) -> str:
+        acts = ["act for users"] if token.account_acts and hasattr(token.user, "service_account") else []
+        return ", ".join([*token.scopes, *acts])
 
     @display(description="State", label=STATE_COLOURS)
     def shown_state(self, token: AccessToken) -> str:
@@ -140,11 +148,29 @@ class AccessTokenAdmin(ModelAdmin):
 
 @admin.register(ServiceAccount)
 class ServiceAccountAdmin(ModelAdmin):
-    list_display = ("namespace", "user", "acts_for_users", "rate", "created_at")
+    list_display = ("namespace", "user", "acts_for_users", "usable_tokens", "last_used", "rate", "created_at")
     search_fields = ("namespace", "user__username")
     list_select_related = ("user",)
     autocomplete_fields = ("user",)
     fields = ("namespace", "user", "rate")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ServiceAccount]:
+        """Services, with their usable tokens and when one of them was last used."""
+        tokens, now = "user__auth_token_set", timezone.now()
+        unexpired = Q(**{f"{tokens}__expiry": None}) | Q(**{f"{tokens}__expiry__gt": now})
+        usable = Count(tokens, filter=unexpired & Q(**{f"{tokens}__revoked_at": None}))
+        return super().get_queryset(request).annotate(usable=usable, used_at=Max(f"{tokens}__last_used_at"))
+
+    @admin.display(description="Usable tokens", ordering="usable")
+    def usable_tokens(self, service: Any) -> SafeString:
+        address = reverse("admin:memory_accesstoken_changelist")
+        return format_html(
+            '<a href="{}?user__service_account__id__exact={}">{}</a>', address, service.pk, service.usable
+        )
+
+    @admin.display(description="Last used", ordering="used_at")
+    def last_used(self, service: Any) -> Any:
+        return service.used_at
 
     @display(description="Acts for users", boolean=True)
     def acts_for_users(self, service: ServiceAccount) -> bool:

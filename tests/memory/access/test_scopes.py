@@ -1,5 +1,6 @@
 """What a token may do, at every door."""
 
+import re
 from io import StringIO
 from typing import Any
 
@@ -132,4 +133,7 @@ def test_the_list_of_tokens_shows_service_scopes_and_last_use() -> None:
     client.post("/admin/memory/accesstoken/add/", form)
     assert AccessToken.objects.get(label="reader").scopes == ["read"]
     text = client.get("/admin/memory/accesstoken/").content.decode()
-    assert "service acme, acts for users" in text and "read, write, erase" in text
+    assert "service acme" in text and "read, write, erase, act for users" in text
+    services = client.get("/admin/memory/serviceaccount/").content.decode()
+    (address,) = re.findall(r'href="(/admin/memory/accesstoken/[?][^"]+)">1</a>', services)
+    assert "reader" not in client.get(address).content.decode()
