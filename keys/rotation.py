@@ -149,6 +149,7 @@ class Rotation:
             yield tenant
             self._progress.advance(0, cursor=tenant)
             steps.reached("tenant done")
+            self._progress.stop_if_cancelled()
             if self._progress.too_many_failures:
                 return
 

@@ -41,6 +41,9 @@ WRITTEN = [
     if not field.primary_key and field.name not in ("cancelled_by", "requested_at")
 ]
 CANCELLED_BY = "Cancelled by"
+MIDST_OF_A_USER = (
+    "It stopped in the midst of moving a user. Let a worker (manage.py rotate_hmac_key) go on with it, then cancel it."
+)
 AFTER_CANCELLING = "What has moved stays; keep the old key accepted. The next rotation moves the rest."
 
 
@@ -75,6 +78,7 @@ class Progress:
         self._report = report
         self._clock = clock
         self._failed: dict[tuple[str, str], FailedRow] = {}
+        self._cancelled_by = ""
         self._saved_at = clock()
         self._restart_rates()
 
@@ -126,7 +130,7 @@ class Progress:
         return len(self._failed) >= MAX_FAILURES
 
     def save(self) -> None:
-        """Save now and renew the lease. Raises LeaseLost, and RotationCancelled when somebody wants the run to end."""
+        """Save now and renew the lease. Raises LeaseLost; RotationCancelled when somebody wants a re-sealing to end."""
         now = self._clock()
         elapsed = now - self._rated_at
         if self._rated_rows and elapsed > 0:
@@ -136,8 +140,19 @@ class Progress:
         retry_while_away(self.run.save, update_fields=WRITTEN)
         if self._report:
             self._report(self.run)
-        if self.run.state == State.RUNNING and (person := retry_while_away(_cancelled_by, self.run)):
-            raise RotationCancelled(f"{CANCELLED_BY} {person}. {AFTER_CANCELLING}")
+        if self.run.state == State.RUNNING:
+            self._cancelled_by = retry_while_away(_cancelled_by, self.run)
+            if self.run.kind == Purpose.ENCRYPTION:
+                self.stop_if_cancelled()
+
+    def stop_if_cancelled(self) -> None:
+        """Raise RotationCancelled when somebody wants the run to end.
+
+        Re-sealing may stop at any batch. Moving users to another hash stops between two of them, or half of one's rows
+        would lie under a hash that is nobody's.
+        """
+        if self._cancelled_by:
+            raise RotationCancelled(f"{CANCELLED_BY} {self._cancelled_by}. {AFTER_CANCELLING}")
 
     def finish(self, *, verified: bool, message: str = "") -> None:
         """End the run as finished."""
@@ -168,9 +183,10 @@ def request_rotation(kind: Purpose, *, requested_by: str) -> RotationRun:
 
 
 def cancel_rotation(kind: Purpose, *, cancelled_by: str) -> RotationRun:
-    """Close the open run, or have whoever works on it close it within a second. Raises RotationRefused without one.
+    """Close the open run, or have whoever works on it close it, within a second or after the user that is being moved.
 
-    Rows that have moved stay moved; the others keep their key, which must stay accepted.
+    Rows that have moved stay moved; the others keep their key, which must stay accepted. Raises RotationRefused without
+    an open run, and when one stopped in the midst of moving a user, which has to be ended first.
     """
     with transaction.atomic():
         run = RotationRun.objects.select_for_update().filter(kind=kind, state__in=RotationRun.OPEN).first()
@@ -178,9 +194,15 @@ def cancel_rotation(kind: Purpose, *, cancelled_by: str) -> RotationRun:
             raise RotationRefused(f"There is no open {kind.label} rotation.")
         run.cancelled_by = cancelled_by
         if run.state != State.RUNNING or not leases.is_held(LEASE):
+            if _has_begun_to_move_users(run):
+                raise RotationRefused(MIDST_OF_A_USER)
             _close_cancelled(run)
         run.save()
     return run
+
+
+def _has_begun_to_move_users(run: RotationRun) -> bool:
+    return run.kind == Purpose.HMAC and run.phase != ""
 
 
 def _close_cancelled(run: RotationRun) -> None:
@@ -193,8 +215,9 @@ def _close_what_was_cancelled(kind: Purpose) -> None:
     with transaction.atomic():
         left = RotationRun.objects.select_for_update().filter(kind=kind, state__in=RotationRun.OPEN)
         for run in left.exclude(cancelled_by=""):
-            _close_cancelled(run)
-            run.save()
+            if not _has_begun_to_move_users(run):  # else it is ended after the user that it was moving
+                _close_cancelled(run)
+                run.save()
 
 
 def _cancelled_by(run: RotationRun) -> str:
@@ -247,7 +270,6 @@ def _take_up(
         run = RotationRun(kind=kind, requested_by=started_by)
     run.from_key_ids = sorted({*run.from_key_ids, *from_key_ids} - {to_key_id})
     run.state, run.to_key_id, run.started_by, run.message = State.RUNNING, to_key_id, started_by, ""
-    run.cancelled_by = ""
     run.started_at = run.started_at or Now()
     if run.rows_failed:
         # Rows that failed come before the cursor: start again, or the run would finish without them.

@@ -143,6 +143,35 @@ def test_one_whose_worker_died_before_it_closed_it_is_not_resumed() -> None:
     assert run.state == "cancelled"
 
 
+def test_moving_users_is_cancelled_between_two_of_them_alone() -> None:
+    with (
+        pytest.raises(RotationCancelled),
+        run_rotation(Purpose.HMAC, to_key_id="new", from_key_ids=["old"], started_by="shell:me") as progress,
+    ):
+        progress.begin("move", total=10)
+        cancel_rotation(Purpose.HMAC, cancelled_by="clerk")
+        progress.save()
+        assert RotationRun.objects.get().state == "running"
+        progress.stop_if_cancelled()
+    assert RotationRun.objects.get().state == "cancelled"
+
+
+def test_one_that_stopped_in_the_midst_of_a_user_is_not_cancelled() -> None:
+    run = RotationRun.objects.create(kind=Purpose.HMAC, state="interrupted", phase="move", to_key_id="new")
+    with pytest.raises(RotationRefused, match="in the midst"):
+        cancel_rotation(Purpose.HMAC, cancelled_by="clerk")
+    RotationRun.objects.update(cancelled_by="clerk")  # as by somebody, before the worker died
+    with (
+        pytest.raises(RotationCancelled),
+        run_rotation(Purpose.HMAC, to_key_id="new", from_key_ids=["old"], started_by="shell:me") as progress,
+    ):
+        assert progress.run.pk == run.pk
+        progress.save()
+        progress.stop_if_cancelled()
+    run.refresh_from_db()
+    assert run.state == "cancelled"
+
+
 def test_one_that_nobody_works_on_any_more_is_closed_at_once() -> None:
     with pytest.raises(RuntimeError), start():
         raise RuntimeError
