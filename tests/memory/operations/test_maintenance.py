@@ -61,9 +61,9 @@ def test_an_error_ends_that_job_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_worker_takes_it_up_in_a_thread_of_its_own() -> None:
     remember("person:1", "a", "one")
-    jobs.request(Job.PURGE, requested_by="root")
+    jobs.request(Job.VERIFY, requested_by="root")
     worker = Worker()
     worker.run_due()
-    (thread,) = [each for each in threading.enumerate() if each.name == "maintenance"]
-    thread.join(30)
-    assert record(Job.PURGE).succeeded and "0 chunks" in record(Job.PURGE).message
+    assert worker._maintenance is not None and worker._maintenance is not threading.current_thread()
+    worker._maintenance.join(30)
+    assert record(Job.VERIFY).succeeded and "1 tenants" in record(Job.VERIFY).message
