@@ -19,8 +19,8 @@ from knox.settings import CONSTANTS
 
 from memory.access import token_look_up
 from memory.access.identity import BENCHMARK_NAMESPACE
-from django.contrib.postgres.fields import ArrayField
 from memory.access.rates import parse_rate
+from memory.access.scopes import ALL, TokenScope
 
 LAST_USED_RESOLUTION = timedelta(minutes=1)
 ACT_FOR_USERS = "act_for_users"

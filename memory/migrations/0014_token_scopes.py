@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('memory', '0011_row_macs'),
+        ('memory', '0013_service_budgets'),
     ]
 
     operations = [

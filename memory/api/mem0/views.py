@@ -7,6 +7,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schem
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from memory.access.scopes import TokenScope
 from memory.api.base_view import parameters_of, valid
 from memory.api.mem0 import answers as told
 from memory.api.mem0.base import Mem0View
@@ -104,6 +105,7 @@ class AddView(ScopedView):
 
 class SearchView(ScopedView):
     throttle_scope = "query"
+    token_scopes = {"POST": TokenScope.READ}
     takes = Mem0SearchInput
 
     @extend_schema(
@@ -148,6 +150,7 @@ class SearchView(ScopedView):
 
 
 class MemoriesView(ScopedView):
+    token_scopes = {"POST": TokenScope.READ}
     takes, parameters = Mem0ListInput, Mem0PageInput
 
     def narrow(self) -> Narrowing:

@@ -64,6 +64,27 @@ def test_a_token_does_what_its_scope_names_and_nothing_else(scope: str) -> None:
             assert (found == 403) == (needed != scope), (scope, method, path, found)
 
 
+MEM0 = {
+    "read": [("get", "v1/ping/", None),
+             ("post", "v3/memories/search/", {"query": "what?", "filters": {"user_id": "*"}}),
+             ("post", "v3/memories/", {"filters": {"user_id": "*"}}), ("get", f"v1/memories/{ID}/", None)],
+    "write": [("post", "v3/memories/add/", {"messages": "one"}), ("put", f"v1/memories/{ID}/", {"text": "two"}),
+              ("put", "v1/batch/", {"memories": [{"memory_id": ID, "text": "two"}]})],
+    "erase": [("delete", f"v1/memories/{ID}/", None), ("delete", "v1/batch/", {"memory_ids": [ID]}),
+              ("delete", "v1/memories/?user_id=*", None), ("delete", "v2/entities/user/alice/", None)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scope", ALL)
+def test_the_door_of_mem0_asks_for_the_same_scopes(scope: str) -> None:
+    client = client_with(scope)
+    for needed, calls in MEM0.items():
+        for method, path, body in calls:
+            answer = getattr(client, method)(f"/api/mem0/{path}", body, content_type="application/json")
+            lacks = "lacks the scope" in answer.content.decode()
+            assert lacks == (needed != scope), (scope, method, path, answer.content)
+
+
 def test_a_refusal_names_the_scope() -> None:
     answer = client_with("read").delete(f"{API}memories")
     assert answer.json()["detail"] == "This token may not erase: it lacks the scope of that name."
