@@ -42,6 +42,7 @@ LANDED = {
     "memory/migrations/0009_time_as_a_case.py": "889d9dd344076334cfc8e920b4e1b8970db0a705248bae60e80f7152f265919d",
     "memory/migrations/0010_expiring.py": "c339cb6e2f05251bce0afb5d10db24d46233021412350a0b344e38c5189b48ca",
     "memory/migrations/0011_row_macs.py": "3fdc3750beb430d20f68e65593a536caceb8a9dabd8d378593abec9a10c09814",
+    "memory/migrations/0013_service_budgets.py": "38504436e734efba62769684cec747a4ccb5c307609bc85ed477a7d9f85dcd47",
     "memory/migrations/0014_token_scopes.py": "ffd1d53bc722efc0682e97c4a4abcbbbbca6273d808ebd9cbdf70b872eb64194",
     "project/migrations/0001_initial.py": "cd4bfe13f4f1a2ec8a4921e281209ec244c193217a562a2f489bbf7a8b0a6020",
     "project/migrations/0002_counters.py": "f2dae2df226a3a7c3b20f74b780fad5382e444f06e60df18a45ea907e667750b",
