@@ -42,8 +42,7 @@ def cluster_dir(run_dir: Path) -> Iterator[str]:
     """The data directory of the run's cluster, which runs."""
     embedded_postgres.ensure_running(CLUSTER_DIR, throwaway=True)
     yield CLUSTER_DIR
-    if Path(CLUSTER_DIR).is_relative_to(run_dir):
-        embedded_postgres.destroy(CLUSTER_DIR)
+    embedded_postgres.destroy(CLUSTER_DIR)
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,9 @@ KEPT = {"RERANK_MODEL"}  # says where real weights are, for the one test that ne
 for name in [name for name in os.environ if name.startswith(OURS) and name not in KEPT]:
     del os.environ[name]
 
-# Everything that the run leaves on the disk, so that it can be removed in one go. Made by `conftest.py`. Of a cluster
-# that many runs share (TEST_CLUSTER_DIR) whoever made it disposes.
+# Everything that the run leaves on the disk, so that it can be removed in one go. Made by `conftest.py`.
 RUN_DIR = os.path.join(tempfile.gettempdir(), f"sealed-memory-test-{secrets.token_hex(8)}")
-CLUSTER_DIR = os.environ.get("TEST_CLUSTER_DIR") or os.path.join(RUN_DIR, "cluster")
+CLUSTER_DIR = os.path.join(RUN_DIR, "cluster")
 
 
 def _key() -> str:
