@@ -105,7 +105,7 @@ class _InEitherForm:
 
 
 @NameField.register_lookup
-class NameExact(_InEitherForm, Exact):  # type: ignore[type-arg]
+class NameExact(_InEitherForm, Exact):
     """`doc_id="…"`"""
 
     def as_sql(self, compiler: Any, connection: Any) -> Any:
@@ -115,7 +115,7 @@ class NameExact(_InEitherForm, Exact):  # type: ignore[type-arg]
 
 
 @NameField.register_lookup
-class NameIn(_InEitherForm, In):  # type: ignore[type-arg]
+class NameIn(_InEitherForm, In):
     """`doc_id__in=[…]`"""
 
     def as_sql(self, compiler: Any, connection: Any) -> Any:

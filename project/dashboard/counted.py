@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from django.contrib.auth.signals import user_login_failed
 from django.dispatch import receiver
 from django_prometheus.middleware import Metrics
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 from prometheus_client.samples import Sample
 
 from memory import metrics
@@ -77,6 +77,6 @@ def _total(name: str, counter: Counter) -> Iterator[tuple[str, float]]:
         yield name, sample.value
 
 
-def _samples(metric: Counter, suffix: str) -> Iterator[Sample]:
+def _samples(metric: Counter | Histogram, suffix: str) -> Iterator[Sample]:
     for family in metric.collect():
         yield from (sample for sample in family.samples if sample.name.endswith(suffix))

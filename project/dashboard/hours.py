@@ -20,7 +20,8 @@ FROM unnest(%s::text[]) AS asked (name)
 """
 # Sums of what is counted, the greatest of what is sampled: by step, for a list of names.
 SERIES = """
-SELECT name, date_bin(%(step)s, hour, %(start)s), CASE WHEN name = ANY (%(levels)s) THEN max(value) ELSE sum(value) END
+SELECT name, date_bin(make_interval(hours => %(hours)s), hour, %(start)s),
+    CASE WHEN name = ANY (%(levels)s) THEN max(value) ELSE sum(value) END
 FROM project_hourlycount WHERE name = ANY (%(names)s) AND hour >= %(start)s GROUP BY 1, 2
 """
 MOST_POINTS = 168
@@ -67,11 +68,12 @@ class Series:
 
 def series(names: Iterable[str], *, days: int) -> Series:
     """The last `days` in at most MOST_POINTS even steps, the last of which holds the present hour."""
-    step = timedelta(hours=max(1, -(-days * 24 // MOST_POINTS)))
+    hours = max(1, -(-days * 24 // MOST_POINTS))
+    step = timedelta(hours=hours)
     points = int(timedelta(days=days) / step)
     start = this_hour() + timedelta(hours=1) - points * step
     with connection.cursor() as cursor:
-        cursor.execute(SERIES, {"step": step, "start": start, "names": list(names), "levels": list(levels.ALL)})
+        cursor.execute(SERIES, {"hours": hours, "start": start, "names": list(names), "levels": list(levels.ALL)})
         found = {(name, int((at - start) / step)): value for name, at, value in cursor.fetchall()}
     return Series(start, step, points, found)
 

@@ -71,18 +71,21 @@ class Moment(serializers.Field[Any, Any, Any, Any]):
     default_error_messages = {"invalid": "This must be seconds since 1970, or an ISO 8601 date or time."}
 
     def to_internal_value(self, data: Any) -> datetime:
-        try:
-            if type(data) in (int, float):
-                time = datetime.fromtimestamp(data, UTC)
-            else:
-                time = datetime.fromisoformat(data) if isinstance(data, str) else None
-        except (ValueError, OverflowError, OSError):
-            time = None
+        time = self._read(data)
         if time is not None and time.tzinfo is None:
             time = time.replace(tzinfo=UTC)
-        if not is_storable_time(time):
+        if time is None or not is_storable_time(time):
             self.fail("invalid")
         return time
+
+    @staticmethod
+    def _read(data: Any) -> datetime | None:
+        try:
+            if type(data) in (int, float):
+                return datetime.fromtimestamp(data, UTC)
+            return datetime.fromisoformat(data) if isinstance(data, str) else None
+        except (ValueError, OverflowError, OSError):
+            return None
 
     def to_representation(self, value: Any) -> Any:
         return value
