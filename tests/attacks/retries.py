@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
+from itertools import chain
 from typing import Any, Protocol
 
 import httpx2
@@ -93,6 +94,7 @@ class Door(Protocol):
     def list(self) -> Rows: ...
     def change(self, memory_id: str, seen: int) -> None: ...
     def delete(self, memory_id: str) -> None: ...
+    def close(self) -> None: ...
 
 
 # --- The doors --------------------------------------------------------------------------------------------------------
@@ -130,6 +132,9 @@ class HTTPDoor:
         except (OSError, HTTPException, ValueError) as error:
             self.connection.close()
             return type(error).__name__, None
+
+    def close(self) -> None:
+        self.connection.close()
 
     def wanted(self, answer: tuple[int, Any], *others: int) -> Any:
         """The body of a success; anything else that was not expected is a broken promise."""
@@ -281,6 +286,9 @@ class ClientDoor:
         with suppress(NotFound):
             self.memory.delete(memory_id)
 
+    def close(self) -> None:
+        self.memory.close()
+
 
 DOORS: tuple[Callable[[Target, Account], Door], ...] = (JSONDoor, MCPDoor, ClientDoor, Mem0Door)
 
@@ -374,6 +382,7 @@ def run(target: Target, requests: int, seed: int, kill_after: tuple[int, int] = 
     began, over = time.monotonic(), threading.Event()
     turns = Turns(requests)
     accounts = [Account(f"user{number}") for number in range(USERS)]
+    doors = [[door(target, account) for door in DOORS] for account in accounts]
     kills: list[int] = []
     killer = threading.Thread(
         daemon=True,
@@ -383,14 +392,16 @@ def run(target: Target, requests: int, seed: int, kill_after: tuple[int, int] = 
         threading.Thread(
             daemon=True,
             target=work,
-            args=(account, [door(target, account) for door in DOORS], turns, random.Random(f"{seed} {account.user}")),  # noqa: S311
+            args=(account, ways_in, turns, random.Random(f"{seed} {account.user}")),  # noqa: S311
         )
-        for account in accounts
+        for account, ways_in in zip(accounts, doors, strict=True)
     ]
     for thread in [killer, *users]:
         thread.start()
     for thread in users:
         thread.join()
+    for door in chain.from_iterable(doors):
+        door.close()
     over.set()
     killer.join()
     took = time.monotonic() - began

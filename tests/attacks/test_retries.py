@@ -36,6 +36,7 @@ def test_a_broken_promise_is_told() -> None:
             "user1 said 2": Kept("user1 said 2", foreign, "json", seen=9),
         }
         told = broken_promises(account, target)
+        door.close()
     assert {each.rpartition(" user")[0] for each in told} == {
         *("foreign:", "2 times", "0 times", "another id or metadata:")
     }
