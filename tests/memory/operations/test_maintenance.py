@@ -12,7 +12,7 @@ from memory.operations.worker import Worker
 from tests.factories import remember
 from tests.memory.rotation.rotating import hash_prefix, store_all, tamper
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("readable_names")]
 
 
 def never() -> bool:

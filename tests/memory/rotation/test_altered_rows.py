@@ -80,7 +80,7 @@ DAMAGE = {
 
 
 @pytest.fixture(autouse=True)
-def _two_users() -> None:
+def _two_users(readable_names: None) -> None:
     chunks = tuple(Chunk(text, vector_of(text), author=text.lower()) for text in ("Apollo", "Gemini"))
     index_documents(user_id=ALICE, documents=[Document("diary", "chat", chunks, {"mission": 1})])
     remember(BOB, "diary", "Mercury")

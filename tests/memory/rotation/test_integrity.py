@@ -35,13 +35,13 @@ from memory.security import user_hashes
 from tests.factories import ALICE, BOB, remember
 from tests.memory.rotation.hmac_rotating import promoted
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("readable_names")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 FLIP = "set_byte({0}, 20, get_byte({0}, 20) # 1)"
 
 
 @pytest.fixture(autouse=True)
-def _two_users() -> None:
+def _two_users(readable_names: None) -> None:
     remember(ALICE, "diary", "Apollo", "Gemini")
     remember(BOB, "diary", "Mercury")
 

@@ -45,7 +45,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def _two_users(monkeypatch: pytest.MonkeyPatch) -> None:
+def _two_users(monkeypatch: pytest.MonkeyPatch, readable_names: None) -> None:
     for module in (patching, indexing, tenant_reindex):
         monkeypatch.setattr(module, "embed_passages", lambda texts: np.stack([vector_of(text) for text in texts]))
     monkeypatch.setattr(
