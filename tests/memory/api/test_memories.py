@@ -194,6 +194,7 @@ def test_erasure_takes_no_filter_that_it_would_ignore() -> None:
     assert len(listed(client)) == 1
 
 
+@pytest.mark.usefixtures("readable_names")
 @pytest.mark.parametrize("doc_id", ["a\nb", "\n", "a\r\n/b"])
 def test_a_document_whose_id_holds_line_breaks_can_be_deleted(doc_id: str) -> None:
     """None is stored any more; what older versions stored must not stay for ever."""

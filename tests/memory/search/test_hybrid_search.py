@@ -118,6 +118,7 @@ def test_a_chunk_between_deleted_ones_has_no_neighbours(rng):
     assert (best.id, best.neighbours) == (ids[1], 0)
 
 
+@pytest.mark.usefixtures("readable_names")
 @pytest.mark.parametrize("filters", [{"source": "mail"}, {"doc_id": "doc-1"}])
 def test_filters_by_source_and_document(rng, filters):
     store_drawn("person:1", drawn_documents(rng, [2]), source="chat")
@@ -137,7 +138,7 @@ def test_filters_by_time(rng):
     assert not found("person:1", "x", ones, created_before=now - minute)
 
 
-def test_filters_by_sealed_metadata(rng, settings):
+def test_filters_by_sealed_metadata(rng, settings, readable_names):
     settings.MEMORY_FILTERABLE_METADATA = ["project", "tags", "done"]
     for name, metadata in {
         "a": {"project": "apollo", "tags": ["moon", "nasa"], "done": True},
