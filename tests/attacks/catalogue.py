@@ -31,12 +31,14 @@ SHARED = {
     "knox_authtoken": "empty: tokens are in memory_accesstoken",
     "keys_jobrecord": "when operators' jobs ran",
     "keys_keyrecord": "key ids and counts, no key",
+    "keys_keytally": "how many rows of each table are under each key id, as last counted",
     "keys_lease": "who holds a job",
     "keys_processheartbeat": "which process holds which key ids",
     "keys_rotationrun": "how far rotations came, by hashes",
     "memory_accesstoken": "digests of tokens",
     "memory_serviceaccount": "services",
     "project_cache": "counters of throttles, under hashes",
+    "project_hourlycount": "sums and levels of an hour, under names from a fixed list: of all tenants together",
     "rerank_switchchange": "who switched the reranker",
 }
 WITHOUT_DELETE = {"memory_serviceaccount"}
