@@ -37,8 +37,8 @@ serve: venv .env  ## Migrate, then serve on http://127.0.0.1:8000
 	@echo "Serving on http://$${BIND:-127.0.0.1:8000} without TLS; INSECURE_HTTP=0 behind a proxy that has it"
 	@INSECURE_HTTP=$${INSECURE_HTTP:-1} $(BIN)/gunicorn -c project/gunicorn.py project.wsgi
 
-test: venv  ## Run the tests on a throw-away Postgres
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=95
+test: venv  ## Run the tests, two files at a time, each on a throw-away Postgres
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=95
 
 judges:  ## Install what judges the clients, into .venv-judges; the tests then run it
 	@test -x .venv-judges/bin/python || $(PYTHON) -m venv .venv-judges

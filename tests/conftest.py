@@ -68,6 +68,13 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random_model(tmp_path_factory.mktemp("model"))
 
 
+@pytest.fixture(autouse=True)
+def _readable_names_first(request: pytest.FixtureRequest) -> None:
+    """Before the fixtures of a module that store rows, where a test's mark asks for it."""
+    if "readable_names" in request.fixturenames:
+        request.getfixturevalue("readable_names")
+
+
 @pytest.fixture
 def readable_names(settings: Settings) -> None:
     """Names of documents and sources as the client gave them, for tests that find rows by SQL."""

@@ -229,6 +229,7 @@ def test_an_async_connection_tells_too() -> None:
     assert expiring()
 
 
+@pytest.mark.usefixtures("readable_names")
 def test_what_never_expires_is_told_by_nobody() -> None:
     chunk_id = stored()
     patch_chunk(user_id=ALICE, chunk_id=chunk_id, patch=Patch(metadata={"a": 1}))
