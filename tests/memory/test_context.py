@@ -105,6 +105,7 @@ def test_nothing_of_it_stands_unsealed_in_the_row() -> None:
     assert b"Alice" not in row["context_cipher"] and "Alice" not in str(row) and "meeting" not in str(row["source"])
 
 
+@pytest.mark.usefixtures("readable_names")
 def test_without_any_context_there_is_no_seal(embedded: list[str]) -> None:
     index_documents(user_id=ALICE, documents=[Document("note", "", (Chunk("plain"),))])
     assert embedded == ["plain"]
@@ -195,6 +196,7 @@ class TestThroughTheORM:
             assert MemoryVector.objects.get().occurred_at == MEETING
         assert embedded[1:] == EMBEDDED[:1]
 
+    @pytest.mark.usefixtures("readable_names")
     def test_another_author_is_embedded_and_no_author_leaves_no_seal(self, embedded: list[str]) -> None:
         chunk = self.save(author="Bob")
         with tenant_transaction(ALICE):

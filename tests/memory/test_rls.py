@@ -306,6 +306,7 @@ async def count(conn: psycopg.AsyncConnection[Any]) -> int:
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("readable_names")
 class TestAsyncContext:
     @pytest.fixture(autouse=True)
     def _rows(self, transactional_db: None) -> None:
