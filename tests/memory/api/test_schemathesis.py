@@ -27,7 +27,11 @@ MEM0 = "^/api/mem0/"
 
 
 PHASES = {"person": "coverage", "service": "fuzzing,stateful", "mem0": "fuzzing"}
-PATHS = {"person": [], "service": [f"--exclude-path-regex={MEM0}"], "mem0": [f"--include-path-regex={MEM0}"]}
+PATHS = {
+    "person": [f"--exclude-path-regex={MEM0}"],
+    "service": [f"--exclude-path-regex={MEM0}"],
+    "mem0": [f"--include-path-regex={MEM0}"],
+}
 
 
 @pytest.mark.django_db(transaction=True)

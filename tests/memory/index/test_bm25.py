@@ -67,7 +67,7 @@ def test_tenants_share_no_dimension():
 
 def test_terms_that_meet_in_one_dimension_add_up(monkeypatch):
     alone = list(lexical_vector("apollo launch launch", SUBKEY).values())
-    monkeypatch.setattr(bm25, "_dimension", lambda subkey, term: 7)
+    monkeypatch.setattr(bm25, "dimension_of", lambda term, subkey: 7)
     monkeypatch.setattr(bm25._Dimensions, "by_subkey", {})
     assert lexical_vector("apollo launch launch", SUBKEY) == {7: pytest.approx(sum(alone))}
     assert query_dimensions("apollo launch", SUBKEY) == [7]

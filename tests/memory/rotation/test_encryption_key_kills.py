@@ -102,7 +102,7 @@ def test_killed_at_every_step_it_finishes_when_run_again() -> None:
             if not RotationRun.objects.filter(to_key_id=new.key_id, verified=True).exists():
                 assert report.removable == [], f"step {number}, {name}"
             if old.key_id in key_ids():
-                assert report.attention, f"step {number}, {name}"
+                assert report.attention or report.next_steps, f"step {number}, {name}"
             # Every blob opens, under one key or the other: nothing is half written.
             assert all(opens(old, *row) or opens(new, *row) for row in all_blobs())
             Lease.objects.all().delete()  # its 30 seconds are over
