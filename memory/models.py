@@ -17,7 +17,7 @@ from pgvector.django import HnswIndex, SparseVectorField, VectorField
 from memory.access.tokens import AccessToken, ServiceAccount
 from memory.index.bm25 import DIMENSIONS as SPARSE_DIMENSIONS
 from memory.index.context import NO_CONTEXT, context_of, local_time, refuse_invalid_time
-from memory.index.name_field import NameField, names_as_stored
+from memory.index.name_field import NameField, as_given, names_as_stored
 from memory.index.names import SEALED, with_names
 from memory.index.recipe import Recipe
 from memory.index.rows import PlainChunk, refuse_invalid_chunk
@@ -293,15 +293,19 @@ class MemoryChunk(TenantModel):
 
     def plain(self) -> PlainChunk:
         """What it says, opened, as everything that makes it findable takes it."""
+        opened = self.context  # once: whatever is read of it opens its seal
+        context = opened or NO_CONTEXT
+        with names_as_stored():
+            doc_id, source = self.doc_id, self.source
         return PlainChunk(
-            doc_id=self.doc_id,
-            source=self.source,
+            doc_id=as_given(doc_id, "doc_id", opened),
+            source=as_given(source, "source", opened),
             chunk_index=self.chunk_index or 0,
             text=self.text or "",
             metadata=self.metadata,
-            title=self.title,
-            author=self.author,
-            occurred_at=local_time(self.occurred_at, self.context),
+            title=context.title,
+            author=context.author,
+            occurred_at=local_time(self.occurred_at, opened),
             expires_at=self.expires_at,
             id=self._id(),
             created_at=self.created_at,

@@ -40,6 +40,15 @@ def names_as_stored() -> Iterator[None]:
         _as_stored.reset(token)
 
 
+def as_given(value: Any, column: str, context: Context | None) -> Any:
+    """What a column's value reads as, for whoever has opened the chunk's context already."""
+    return getattr(context, column) if _is_stored_label(value) and context is not None and context.doc_id else value
+
+
+def _is_stored_label(value: Any) -> bool:
+    return isinstance(value, StoredName) and is_label(value)
+
+
 class NameAttribute(DeferredAttribute):
     """Reads as the client gave it, from the context's seal where the column holds a label."""
 
@@ -48,10 +57,9 @@ class NameAttribute(DeferredAttribute):
             return self
         name = self.field.attname
         value = instance.__dict__[name] if name in instance.__dict__ else super().__get__(instance, cls)
-        if _as_stored.get() or not isinstance(value, StoredName) or not is_label(value):
+        if _as_stored.get() or not _is_stored_label(value):
             return value
-        context: Context | None = getattr(instance, "context", None)
-        return getattr(context, name) if context is not None and context.doc_id else value
+        return as_given(value, name, getattr(instance, "context", None))
 
     def __set__(self, instance: Any, value: Any) -> None:
         instance.__dict__[self.field.attname] = value

@@ -30,6 +30,8 @@ class Mem0View(MemoryAPIView):
 
     def bind_user(self, request: Request) -> None:
         """From here on `current_user_id` is the user whom the call names."""
+        if not hasattr(self, str(request.method).lower()):
+            self.http_method_not_allowed(request)  # whatever else may be wrong with the call
         if request.META.get("HTTP_X_MEMORY_USER") is not None:
             raise InvalidDocument(USER_HEADER, f"Here a call names its user in {USER}.")
         bind_identity(request._request, self._reaching(self.named_user(request)))

@@ -53,7 +53,8 @@ class ScopedView(Mem0View):
 
     def named_user(self, request: Request) -> str | None:
         parameters_of(self.parameters, request)
-        self.given = valid(self.takes, request.data)
+        # A request without a body is not one with an empty object.
+        self.given = valid(self.takes, request.data if request.stream else None)
         self.narrowing = self.narrow()
         return self.narrowing.user
 

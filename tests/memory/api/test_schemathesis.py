@@ -28,7 +28,7 @@ MEM0 = "^/api/mem0/"
 
 PHASES = {"person": "coverage", "service": "fuzzing,stateful", "mem0": "fuzzing"}
 PATHS = {
-    "person": [f"--exclude-path-regex={MEM0}"],
+    "person": [],
     "service": [f"--exclude-path-regex={MEM0}"],
     "mem0": [f"--include-path-regex={MEM0}"],
 }

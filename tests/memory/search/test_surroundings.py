@@ -124,15 +124,18 @@ def test_while_several_hmac_keys_are_accepted() -> None:
         assert around(ask("d", 1)) == [("c", "d", "e")]
 
 
+@pytest.mark.django_db(transaction=True)
 def test_rows_are_read_along_the_documents_places() -> None:
     (match, *_) = remember(ALICE, "doc", *LETTERS)
+    remember(ALICE, "other", *(f"text {number}" for number in range(300)))
+    # Of a table that looks empty any index is as good as another.
+    with connection.connect_as("owner") as owner:  # type: ignore[attr-defined]
+        owner.execute("ANALYZE memory_chunks")
     with tenant_transaction(ALICE, planner=surroundings.PINS) as user_hash, connection.cursor() as cursor:
         parameters = {"user_hash": user_hash, "ids": [match], "most": 2, "room": 9}
         cursor.execute(f"EXPLAIN {surroundings.AROUND.replace('%(ids)b', '%(ids)s')}", parameters)
         plan = "\n".join(line for (line,) in cursor.fetchall())
-    # Before and after; the row that was asked for is the first of the statement's, in an empty table by any index.
-    assert plan.count("using memory_chunks_document on memory_chunks memory_chunks_") == 2, plan
-    assert "Seq Scan" not in plan
+    assert plan.count("using memory_chunks_document") == 2 and "Seq Scan" not in plan, plan
 
 
 def test_over_http() -> None:
